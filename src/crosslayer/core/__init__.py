@@ -1,0 +1,1 @@
+"""The nouns: graph, number code, target, plan, design, stage, bench, score. NumPy only."""

@@ -1,0 +1,116 @@
+"""Fixed-point arithmetic, to the bit: the one place that says how an int32 sum becomes an int8.
+
+Three rules, because runtimes differ: see `Rounding`. Sources: gemmlowp `fixedpoint.h`, TensorFlow Lite
+`kernels/internal/common.h` and `quantization_util.cc`, XNNPACK `qs8-requantization`.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from crosslayer.core.quant import Array
+
+
+class Rounding(StrEnum):
+    """Which runtime a graph's integers agree with."""
+
+    DOUBLE = "double"
+    """TensorFlow Lite Micro and CMSIS-NN: round at 2^-31, then round the shift. The default."""
+    REFERENCE = "reference"
+    """LiteRT's reference kernels: as `DOUBLE`, but dense layers round once."""
+    FLOAT = "float"
+    """LiteRT's default (XNNPACK): a float32 factor, nearest even."""
+
+
+class Rule(StrEnum):
+    """How one rescaling rounds."""
+
+    DOUBLE = "double"
+    SINGLE = "single"
+    FLOAT = "float"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rescale:
+    """Multiplication of int32 sums by a positive real factor per channel.
+
+    `factor` is the float32 value, `mult`/`shift` the same as Q31 mantissa and power of two (positive = left).
+    """
+
+    rule: Rule
+    mult: npt.NDArray[np.int32]
+    shift: npt.NDArray[np.int32]
+    factor: npt.NDArray[np.float32]
+
+    def __call__(self, acc: Array) -> npt.NDArray[np.int64]:
+        """The rescaled integers; `acc` holds int32 values, channels on its last axis."""
+        if self.rule is Rule.FLOAT:
+            scaled = acc.astype(np.float32) * self.factor
+            return np.rint(np.clip(scaled, np.float32(-(2**30)), np.float32(2**30))).astype(np.int64)
+        if self.rule is Rule.SINGLE:
+            return multiply_single(acc, self.mult, self.shift)
+        return multiply_double(acc, self.mult, self.shift)
+
+
+def rescale(factors: Array, rule: Rule) -> Rescale:
+    """The `Rescale` by the given real factors (float64, one per channel or one)."""
+    pairs = [split_factor(float(f)) for f in np.atleast_1d(factors)]
+    return Rescale(
+        rule=rule,
+        mult=np.array([m for m, _ in pairs], np.int32),
+        shift=np.array([s for _, s in pairs], np.int32),
+        factor=np.atleast_1d(factors).astype(np.float32),
+    )
+
+
+def split_factor(factor: float) -> tuple[int, int]:
+    """Q31 mantissa and shift of a factor (TFLite `QuantizeMultiplier`).
+
+    >>> split_factor(0.75)
+    (1610612736, 0)
+    """
+    if factor == 0:
+        return 0, 0
+    mantissa, shift = math.frexp(factor)
+    mult = math.floor(mantissa * 2**31 + 0.5)
+    if mult == 2**31:
+        mult, shift = mult // 2, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        return 2**31 - 1, 30
+    return mult, shift
+
+
+def doubling_high(a: Array | np.int64, b: Array | np.int64) -> npt.NDArray[np.int64]:
+    """Rounding doubling high product of int32 values, (a·b + 2^30) >> 31, saturated at −2^31·−2^31 (gemmlowp)."""
+    product = a.astype(np.int64) * b.astype(np.int64)
+    high = (product + (1 << 30)) >> 31
+    return np.minimum(np.asarray(high, np.int64), np.int64(2**31 - 1))
+
+
+def divide_by_power(value: Array, exponent: Array | int) -> npt.NDArray[np.int64]:
+    """value / 2^exponent, halves away from zero (gemmlowp `RoundingDivideByPOT`)."""
+    value = value.astype(np.int64)
+    exponent = np.asarray(exponent, np.int64)
+    half = np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
+    away = ((value < 0) & (exponent > 0)).astype(np.int64)
+    return np.asarray((value + half - away) >> exponent, np.int64)
+
+
+def multiply_double(acc: Array, mult: Array, shift: Array) -> npt.NDArray[np.int64]:
+    """acc · mult · 2^(shift−31), rounded at 2^-31 and again after the right shift; the left shift wraps as int32."""
+    left, right = np.maximum(shift, 0), np.maximum(-shift.astype(np.int64), 0)
+    shifted = (acc.astype(np.int64) << left).astype(np.int32)
+    return divide_by_power(doubling_high(shifted, mult), right)
+
+
+def multiply_single(acc: Array, mult: Array, shift: Array) -> npt.NDArray[np.int64]:
+    """acc · mult · 2^(shift−31), rounded once, halves up (TFLite with `TFLITE_SINGLE_ROUNDING`)."""
+    total = 31 - shift.astype(np.int64)
+    return (acc.astype(np.int64) * mult.astype(np.int64) + (np.int64(1) << (total - 1))) >> total

@@ -1,0 +1,157 @@
+"""What every operation says about itself: shape rule, meaning, cost, and which channels live and die together."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rescale, Rounding
+from crosslayer.core.quant import Array, Quant
+
+Shape = tuple[int, ...]
+Params = Mapping[str, int | float | Array | Rescale]
+"""The constants of an operation's integer arithmetic. Every executor computes from them, the C code included."""
+
+OUTPUT = -1
+"""The operand index that means an operation's result, in a `Slot`."""
+Slot = tuple[int, int]
+"""(operand index or OUTPUT, axis)"""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorType:
+    """Shape of one sample (no batch axis, channels last) and number code; `quant` None means float32."""
+
+    shape: Shape
+    quant: Quant | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of storage."""
+        return self.size * (4 if self.quant is None else self.quant.dtype.itemsize)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operand:
+    """What an operation is applied to: a type and, for a constant, its value."""
+
+    type: TensorType
+    value: Array | None = None
+
+    def code(self) -> Quant:
+        """The number code; raises `GraphError` for float32."""
+        if self.type.quant is None:
+            raise GraphError("has a float operand where integers are expected; quantize the graph first")
+        return self.type.quant
+
+    def constant(self) -> Array:
+        """The value; raises `GraphError` if it is not a constant."""
+        if self.value is None:
+            raise GraphError("expects constant weights; this operand is computed at run time")
+        return self.value
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Tie:
+    """Channel `left_index[i]` of one slot and `right_index[i]` of the other live and die together."""
+
+    left: Slot
+    right: Slot
+    left_index: Array
+    right_index: Array
+
+
+def tie(left: Slot, right: Slot, channels: int) -> Tie:
+    """Channel i with channel i."""
+    index = np.arange(channels)
+    return Tie(left, right, index, index)
+
+
+class Op(ABC):
+    """One kind of operation. A subclass is a frozen dataclass whose fields are its attributes.
+
+    `operands` names what it is applied to; the ones in `weights` are constants. `kernel` names the C file and function
+    of its integer meaning; an operation without one only renames bytes (`is_view`) or has no integer meaning.
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[tuple[str, ...]] = ()
+    variadic: ClassVar[bool] = False
+    kernel: ClassVar[str] = ""
+    is_view: ClassVar[bool] = False
+    channel_axis: ClassVar[int | None] = None
+    """For a layer (x, weight, bias): which axis of the weight holds the output channels."""
+
+    @abstractmethod
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """The shape of the result. Raises `GraphError` without the node's name; the caller adds it."""
+
+    @abstractmethod
+    def real(self, xp: Any, *values: Any) -> Any:
+        """The result on float values with a leading batch axis; `xp` is NumPy or a namespace that works like it."""
+
+    def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
+        """The number code that the result must have, given those of the activations; None leaves it free."""
+        return None
+
+    @abstractmethod
+    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
+        """The constants of the integer meaning. Raises `GraphError` if there is none."""
+
+    @abstractmethod
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """The result on integer activations with a leading batch axis, int64, before storage. The judge."""
+
+    def macs(self, shapes: Sequence[Shape], output: Shape) -> int:
+        """Multiply-accumulate operations for one sample."""
+        return 0
+
+    @abstractmethod
+    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
+        """Which channels live and die together."""
+
+    def frozen(self) -> Iterable[Slot]:
+        """Slots whose channels must all stay."""
+        return ()
+
+
+def same_channels(inputs: int, output: Shape) -> Iterable[Tie]:
+    """Ties of an operation that keeps channels apart: channel i of each input is channel i of the result."""
+    return [tie((i, -1), (OUTPUT, -1), output[-1]) for i in range(inputs)]
+
+
+def scalar(params: Params, name: str) -> int:
+    """An integer parameter."""
+    value = params[name]
+    assert isinstance(value, int), name
+    return value
+
+
+def table(params: Params, name: str) -> Array:
+    """An array parameter."""
+    value = params[name]
+    assert isinstance(value, np.ndarray), name
+    return value
+
+
+def rescaler(params: Params, name: str = "rescale") -> Rescale:
+    """A rescaling parameter."""
+    value = params[name]
+    assert isinstance(value, Rescale), name
+    return value
+
+
+def single_code(codes: Sequence[Quant | None]) -> Quant | None:
+    """The code of the first activation: for operations that move values without changing them."""
+    return codes[0]

@@ -1,0 +1,155 @@
+"""Pooling: largest or mean value of a window, and the mean of a whole map."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rounding, rescale
+from crosslayer.core.graph.operation import (
+    Op,
+    Operand,
+    Params,
+    Shape,
+    TensorType,
+    Tie,
+    rescaler,
+    same_channels,
+    scalar,
+    single_code,
+)
+from crosslayer.core.graph.ops.products import conv_rule
+from crosslayer.core.graph.ops.windows import Windows
+from crosslayer.core.quant import Array, Quant
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxPool(Op):
+    """y[p, c] = max over the window of x[·, c]; padded places do not count."""
+
+    kernel: ClassVar[str] = "max_pool_s8"
+
+    windows: Windows
+
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """(h', w', c)."""
+        return pooled(self.windows, shapes[0])
+
+    def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
+        """That of the input."""
+        return single_code(codes)
+
+    def real(self, xp: Any, *values: Any) -> Any:
+        """Largest value of each window."""
+        return self.windows.view(values[0], -np.inf).max(axis=(-2, -1))
+
+    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
+        """The geometry."""
+        operands[0].code()
+        return self.windows.params(operands[0].type.shape, output.shape)
+
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """Largest code of each window."""
+        return self.windows.view(codes[0].astype(np.int64), np.iinfo(np.int64).min).max(axis=(-2, -1))
+
+    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
+        """Channels stay apart."""
+        return same_channels(1, output)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePool(Op):
+    """y[p, c] = mean over the window of x[·, c]; padded places do not count. Integers round halves away from zero."""
+
+    kernel: ClassVar[str] = "average_pool_s8"
+
+    windows: Windows
+
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """(h', w', c)."""
+        return pooled(self.windows, shapes[0])
+
+    def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
+        """That of the input."""
+        return single_code(codes)
+
+    def real(self, xp: Any, *values: Any) -> Any:
+        """Mean of each window."""
+        counts = self.windows.counts(values[0].shape[1:])
+        return (self.windows.view(values[0], 0.0).sum(axis=(-2, -1)) / counts[:, :, None]).astype(values[0].dtype)
+
+    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
+        """The geometry."""
+        operands[0].code()
+        return self.windows.params(operands[0].type.shape, output.shape)
+
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """Sum of codes over count, halves away from zero (TFLite `AveragePool`)."""
+        counts = self.windows.counts(codes[0].shape[1:])[:, :, None]
+        return divide_away(self.windows.view(codes[0].astype(np.int64), 0).sum(axis=(-2, -1)), counts)
+
+    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
+        """Channels stay apart."""
+        return same_channels(1, output)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalMean(Op):
+    """y[c] = mean over height and width of x[·, ·, c]."""
+
+    kernel: ClassVar[str] = "global_mean_s8"
+
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """(c,)."""
+        if len(shapes[0]) != 3:
+            raise GraphError(f"expects an input (height, width, channels), got {list(shapes[0])}")
+        return (shapes[0][2],)
+
+    def real(self, xp: Any, *values: Any) -> Any:
+        """Mean of each channel."""
+        return values[0].mean((1, 2))
+
+    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
+        """Sizes, zeros and the rescaling scale_x / scale_y."""
+        source, result = operands[0].code(), Operand(type=output).code()
+        high, wide, channels = operands[0].type.shape
+        factor = np.array([source.scale[0] / result.scale[0]])
+        return {
+            "pixels": high * wide,
+            "channels": channels,
+            "zero_in": source.zero[0],
+            "zero_out": result.zero[0],
+            "rescale": rescale(factor, conv_rule(rounding)),
+        }
+
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """Rescaled sum of (x − zero) over count, halves away from zero (TFLite `integer_ops::Mean`)."""
+        acc = (codes[0].astype(np.int64) - scalar(params, "zero_in")).sum(axis=(1, 2))
+        mean = divide_away(rescaler(params)(acc), np.int64(scalar(params, "pixels")))
+        return np.clip(mean + scalar(params, "zero_out"), -128, 127)
+
+    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
+        """Channels stay apart."""
+        return same_channels(1, output)
+
+
+def pooled(windows: Windows, shape: Shape) -> Shape:
+    """The shape after pooling; raises `GraphError` if some window lies wholly in the padding."""
+    high, wide = windows.output(shape)
+    if int(windows.counts(shape).min()) == 0:
+        raise GraphError("some window lies wholly in the padding; pad less")
+    return high, wide, shape[2]
+
+
+def divide_away(total: Array, count: Array | np.int64) -> Array:
+    """total / count, halves away from zero.
+
+    >>> divide_away(np.array([3, -3]), np.int64(2)).tolist()
+    [2, -2]
+    """
+    return np.sign(total) * ((np.abs(total) + count // 2) // count)

@@ -1,0 +1,64 @@
+"""Rescaling of sums of products: what convolutions and dense layers share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rescale, Rounding, Rule, rescale
+from crosslayer.core.graph.operation import Operand, Params, TensorType, rescaler, scalar
+from crosslayer.core.graph.ops.activation import Activation
+from crosslayer.core.quant import Array, Quant
+
+
+def product_params(
+    operands: Sequence[Operand], output: TensorType, activation: Activation, rule: Rule
+) -> dict[str, int | float | Array | Rescale]:
+    """Zeros, bounds, weights, bias and the factor scale_x · scale_w[channel] / scale_y of a layer (x, weight, bias)."""
+    x, weight, bias = operands
+    source, taps, result = x.code(), weight.code(), Operand(type=output).code()
+    if any(taps.zero):
+        raise GraphError("weights must have zero 0 (TFLite int8 specification)")
+    if weight.constant().dtype != np.int8 or source.bits > 8 or result.bits > 8:
+        raise GraphError("has integer kernels for codes of at most 8 bits only")
+    accumulator = bias.code()
+    if accumulator.bits != 32:
+        raise GraphError(f"the bias must have 32 bits, not {accumulator.bits}")
+    return {
+        **activation.bounds(result),
+        "zero_in": source.zero[0],
+        "zero_out": result.zero[0],
+        "per_channel": int(len(taps.scale) > 1),
+        "weight": weight.constant(),
+        "bias": bias.constant(),
+        "rescale": rescale(product_factor(source, taps, result, rule), rule),
+    }
+
+
+def product_factor(source: Quant, taps: Quant, result: Quant, rule: Rule) -> Array:
+    """scale_x · scale_w / scale_y, in the precision in which the runtimes compute it."""
+    if rule is Rule.FLOAT:
+        weights = np.array(taps.scale, np.float32)
+        return np.float32(source.scale[0]) * weights / np.float32(result.scale[0])
+    return source.scale[0] * np.array(taps.scale) / result.scale[0]
+
+
+def conv_rule(rounding: Rounding) -> Rule:
+    """How convolutions and every operation but a dense layer round."""
+    return Rule.FLOAT if rounding is Rounding.FLOAT else Rule.DOUBLE
+
+
+def dense_rule(rounding: Rounding) -> Rule:
+    """How dense layers round."""
+    return {Rounding.DOUBLE: Rule.DOUBLE, Rounding.REFERENCE: Rule.SINGLE, Rounding.FLOAT: Rule.FLOAT}[rounding]
+
+
+def finish(params: Params, acc: Array) -> Array:
+    """int32 sums (…, channels) to codes: rescale, add the zero, clamp."""
+    return np.clip(rescaler(params)(acc) + scalar(params, "zero_out"), scalar(params, "low"), scalar(params, "high"))
+
+
+def bias_code(source: Quant, taps: Quant) -> Quant:
+    """The code of a bias: 32 bits, scale_x · scale_w, zero 0."""
+    scale = tuple(float(np.float32(source.scale[0] * s)) for s in taps.scale)
+    return Quant(bits=32, scale=scale, axis=None if taps.axis is None else 0)

@@ -1,0 +1,115 @@
+"""Softmax."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from crosslayer.core.fixed import Rounding, divide_by_power, doubling_high, split_factor
+from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, Slot, TensorType, Tie, scalar
+from crosslayer.core.quant import Array, Quant
+
+_INTEGER_BITS = 5  # TFLite `reference/softmax.h`: kScaledDiffIntegerBits
+_SUM_BITS = 12  # same: kAccumulationIntegerBits
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Softmax(Op):
+    """y[i] = e^x[i] / Σ e^x over the last axis. In integers the result's code is scale 1/256, zero −128.
+
+    The integer meaning is that of TFLite's reference kernel (gemmlowp fixed-point exponential and reciprocal).
+    """
+
+    kernel: ClassVar[str] = "softmax_s8"
+
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """That of the input."""
+        return shapes[0]
+
+    def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
+        """Scale 1/256, zero −128 (TFLite specification)."""
+        return None if codes[0] is None else Quant(bits=8, scale=(1 / 256,), zero=(-128,))
+
+    def real(self, xp: Any, *values: Any) -> Any:
+        """The shares."""
+        x = values[0]
+        peak = xp.exp(x - xp.amax(x, axis=-1, keepdims=True))
+        return peak / peak.sum(axis=-1, keepdims=True)
+
+    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
+        """The factor that brings code differences to Q5.26, and the difference beyond which a share is 0."""
+        quant = operands[0].code()
+        factor = min(quant.scale[0] * (1 << (31 - _INTEGER_BITS)), 2.0**31 - 1)
+        mult, shift = split_factor(factor)
+        limit = ((1 << _INTEGER_BITS) - 1) * (1 << (31 - _INTEGER_BITS)) / (1 << max(shift, 0))
+        depth = output.shape[-1]
+        return {"rows": output.size // depth, "depth": depth, "mult": mult, "shift": shift, "diff_min": -int(limit)}
+
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """TFLite `reference_ops::Softmax`."""
+        x = codes[0].astype(np.int64)
+        diff = x - x.max(axis=-1, keepdims=True)
+        alive = diff >= scalar(params, "diff_min")
+        scaled = np.where(alive, diff, 0) << scalar(params, "shift")
+        powers = _exp_negative(doubling_high(scaled, np.int64(scalar(params, "mult"))))
+        total = np.where(alive, divide_by_power(powers, _SUM_BITS), 0).sum(axis=-1, keepdims=True)
+        headroom = 32 - _bit_length(total)  # count of leading zeros of a 32-bit number
+        reciprocal = _reciprocal_above_one(((total << headroom) - (1 << 31)).astype(np.int64))
+        over = _SUM_BITS - headroom
+        share = divide_by_power(doubling_high(reciprocal, powers), over + 31 - 8)
+        return np.where(alive, np.clip(share - 128, -128, 127), -128)
+
+    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
+        """None: the channels are frozen."""
+        return ()
+
+    def frozen(self) -> Iterable[Slot]:
+        """Removing one class changes the shares of all others."""
+        return ((0, -1), (OUTPUT, -1))
+
+
+def _bit_length(value: Array) -> Array:
+    """Bits of positive integers below 2^32: floor(log2) + 1, exact in float64."""
+    return np.frexp(value.astype(np.float64))[1].astype(np.int64)
+
+
+def _exp_negative(value: Array) -> Array:
+    """e^value for value ≤ 0 in Q5.26; result Q0.31 (gemmlowp `exp_on_negative_values`)."""
+    quarter = np.int64(1 << 24)
+    remainder = (value & (quarter - 1)) - quarter
+    result = _exp_quarter(remainder << _INTEGER_BITS)
+    beyond = remainder - value
+    for exponent, factor in (
+        (-2, 1672461947),
+        (-1, 1302514674),
+        (0, 790015084),
+        (1, 290630308),
+        (2, 39332535),
+        (3, 720401),
+        (4, 242),
+    ):
+        bit = 1 << (26 + exponent)
+        result = np.where(beyond & bit, doubling_high(result, np.int64(factor)), result)
+    return np.where(value == 0, 2**31 - 1, result)
+
+
+def _exp_quarter(value: Array) -> Array:
+    """e^value for value in [−1/4, 0), Q0.31 (gemmlowp `exp_on_interval_between_negative_one_quarter_and_0_excl`)."""
+    x = value + (1 << 28)
+    x2 = doubling_high(x, x)
+    x3 = doubling_high(x2, x)
+    x4_over_4 = divide_by_power(doubling_high(x2, x2), 2)
+    tail = divide_by_power(doubling_high(x4_over_4 + x3, np.int64(715827883)) + x2, 1)
+    return 1895147668 + doubling_high(np.int64(1895147668), x + tail)
+
+
+def _reciprocal_above_one(value: Array) -> Array:
+    """1 / (1 + value) for value in [0, 1), Q0.31, three Newton steps (gemmlowp `one_over_one_plus_x_for_x_in_0_1`)."""
+    half = (value + (2**31 - 1) + 1) >> 1  # gemmlowp `RoundingHalfSum` of value and one
+    x = 1515870810 + doubling_high(half, np.int64(-1010580540))  # Q2.29: 48/17, −32/17
+    for _ in range(3):
+        missing = (1 << 29) - doubling_high(half, x)
+        x = x + (doubling_high(x, missing) << 2)
+    return np.minimum(x << 1, 2**31 - 1)

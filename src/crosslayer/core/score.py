@@ -1,0 +1,66 @@
+"""One figure with unit, interval and origin."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import final
+
+
+class Origin(StrEnum):
+    """How a figure was obtained."""
+
+    MEASURED = "measured"
+    """On this computer, by running or counting the thing itself."""
+    EMULATED = "emulated"
+    """The firmware ran on an emulated core."""
+    MODELLED = "modelled"
+    """From a formula; the interval says how far to trust it."""
+    PUBLISHED = "published"
+    """Taken from a named source."""
+
+
+class Better(StrEnum):
+    """The direction in which a figure improves."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A figure that a user sees.
+
+    >>> Score(name="flash", value=1024, unit="B", better=Better.LOWER, origin=Origin.MEASURED).low
+    1024
+    """
+
+    name: str
+    value: float
+    unit: str
+    better: Better
+    origin: Origin
+    low: float = math.nan
+    high: float = math.nan
+    note: str = ""
+    """What the origin alone does not say: the model, the core, the source."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.low):
+            object.__setattr__(self, "low", self.value)
+        if math.isnan(self.high):
+            object.__setattr__(self, "high", self.value)
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22:209).
+
+    >>> tuple(round(bound, 3) for bound in wilson(90, 100))
+    (0.826, 0.945)
+    """
+    z = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+    share = hits / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

@@ -1,0 +1,58 @@
+"""C text of values and names: the same bytes every time."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from crosslayer.core.fixed import Rescale, Rule
+from crosslayer.core.quant import Array
+
+_CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float"}
+
+
+def identifier(name: str) -> str:
+    """A C identifier that reminds of `name`.
+
+    >>> identifier("block 1/conv*/")
+    'block_1_conv__'
+    """
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def number(value: int | float) -> str:
+    """An integer or exact float literal.
+
+    >>> number(0.5)
+    '0x1.0000000000000p-1F'
+    """
+    if isinstance(value, float):
+        return f"{float(np.float32(value)).hex()}F"
+    if value == -(2**31):
+        return "(-2147483647 - 1)"
+    return str(value)
+
+
+def array(name: str, value: Array | Rescale) -> str:
+    """A definition `static const … name[] = {…};`."""
+    if isinstance(value, Rescale):
+        return _define("cl_rescale", name, _rescale_items(value))
+    return _define(_CTYPES[str(value.dtype)], name, (number(v) for v in value.ravel().tolist()))
+
+
+def _rescale_items(value: Rescale) -> Iterable[str]:
+    if value.rule is Rule.FLOAT:
+        return [f"{{{number(float(f))}}}" for f in value.factor]
+    return [f"{{{m}, {s}}}" for m, s in zip(value.mult.tolist(), value.shift.tolist(), strict=True)]
+
+
+def _define(kind: str, name: str, items: Iterable[str]) -> str:
+    lines: list[str] = []
+    line = "   "
+    for item in items:
+        if len(line) + len(item) > 115:
+            lines.append(line)
+            line = "   "
+        line += f" {item},"
+    lines.append(line)
+    return f"static const {kind} {name}[] = {{\n" + "\n".join(lines) + "\n};"

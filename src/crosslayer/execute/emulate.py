@@ -1,0 +1,360 @@
+"""The firmware on an emulated core: the same bytes as on the device, and exact counts of what it executes.
+
+Every instruction is counted, per sample and per function: a small C hook sees each basic block, so that counting costs
+next to nothing. Instructions are not cycles; a target's cycles per instruction joins the two.
+"""
+
+import ctypes
+import importlib
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from crosslayer.core.errors import ToolError
+from crosslayer.core.target import Core
+from crosslayer.execute.native import POISON, Bytes, as_samples
+from crosslayer.execute.toolchain import INSTALL, Build, Level, build_core, build_counter, machine
+
+Progress = Callable[[int, int], None]
+"""Called with the samples done and the samples in all."""
+
+LIMIT_INSTRUCTIONS = 20_000_000_000
+"""A sample that executes more than this hangs: ten times what MobileNetV2 at 224×224 needs on a Cortex-M0."""
+
+STACK_BYTES = 16 * 1024
+
+_HARNESS = ".harness"
+_PAGE = 4096
+# Low page numbers unlike the image's: the emulator finds pages by those, and thrashes (7 times slower) where they clash.
+_STACK_LOW = 0x210F_C000
+_ARENA_PAGES = 0x220A_0000
+_ALIGNMENT = 16
+_GAP = 0x10_0000  # addresses this far below the stack are taken for a stack that grew too deep
+_GUARD_BYTE = b"\x3c"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """Firmware linked for a core, and what it takes of the device's memories."""
+
+    core: Core
+    made: Build
+    arena_bytes: int
+    input_bytes: int
+    output_bytes: int
+    flash_bytes: int
+    """Code, constants and initial values; without the harness."""
+    ram_bytes: int
+    """Arena and static data; without the stack, which only a run shows."""
+    sections: Mapping[str, int]
+
+    @staticmethod
+    def link(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path | None = None) -> "Image":
+        """Compile the firmware in `folder` for a core, or take it from the cache."""
+        made = build_core(folder, core, level=level, cache=cache)
+        elf = _Elf.read(made.path)
+        arena, taken, given = elf.words("crosslayer_sizes", 3)
+        model = {name: size for name, size in elf.sections.items() if name != _HARNESS}
+        ram = sum(size for name, size in model.items() if name in elf.written)
+        return Image(
+            core=core,
+            made=made,
+            arena_bytes=arena,
+            input_bytes=taken,
+            output_bytes=given,
+            flash_bytes=sum(size for name, size in model.items() if name in elf.stored),
+            ram_bytes=arena + ram,
+            sections=model,
+        )
+
+    def run(
+        self,
+        codes: npt.NDArray[Any],
+        *,
+        poison: int = POISON,
+        limit: int = LIMIT_INSTRUCTIONS,
+        progress: Progress | None = None,
+    ) -> "Emulation":
+        """Run input codes (samples, ...) of any type and shape, one after the other."""
+        inputs = as_samples(codes, self.input_bytes)
+        outputs = np.empty((len(inputs), self.output_bytes), np.uint8)
+        instructions = np.zeros(len(inputs), np.int64)
+        board = _Board(self, limit)
+        for index, sample in enumerate(inputs):
+            board.where = f"{self.core.value}, sample {index}"
+            instructions[index], outputs[index] = board.infer(sample.tobytes(), poison)
+            if progress is not None:
+                progress(index + 1, len(inputs))
+        return Emulation(
+            image=self,
+            outputs=outputs,
+            instructions=instructions,
+            stack_bytes=board.stack_bytes(),
+            profile=board.profile(),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulation:
+    """What a run on an emulated core showed."""
+
+    image: Image
+    outputs: Bytes
+    """Axes: sample, byte."""
+    instructions: npt.NDArray[np.int64]
+    """Executed by `model_run` for each sample, skipped conditional ones included."""
+    stack_bytes: int
+    """The deepest byte that `model_run` wrote below its caller's stack pointer, over all samples."""
+    profile: Mapping[str, int]
+    """Instructions of each function that ran, over all samples; the most expensive first."""
+
+
+def emulate(folder: Path, core: Core, codes: npt.NDArray[Any], *, progress: Progress | None = None) -> Emulation:
+    """Link the firmware in `folder` for a core and run input codes on it."""
+    return Image.link(folder, core).run(codes, progress=progress)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Elf:
+    """What is needed of an ELF file."""
+
+    sections: Mapping[str, int]
+    """Sizes of what takes memory on the device."""
+    written: frozenset[str]
+    stored: frozenset[str]
+    segments: tuple[tuple[int, bytes], ...]
+    """Address and content. Data that the start-up code would copy from flash to RAM is already in RAM."""
+    symbols: Mapping[str, int]
+    functions: tuple[tuple[int, str], ...]
+    """Start address and name, in order of address."""
+
+    @staticmethod
+    def read(path: Path) -> "_Elf":
+        elffile = _load("elftools.elf.elffile")
+        elferror = _load("elftools.common.exceptions").ELFError
+        try:
+            with path.open("rb") as file:
+                return _Elf._from(elffile.ELFFile(file))
+        except (OSError, elferror) as error:
+            raise ToolError(f"{path}: cannot be read ({error}); delete it, and it will be built again") from error
+
+    @staticmethod
+    def _from(elf: Any) -> "_Elf":  # Any: pyelftools has no types
+        write, allocate = 1, 2  # SHF_WRITE, SHF_ALLOC
+        held = [section for section in elf.iter_sections() if section["sh_flags"] & allocate and section["sh_size"]]
+        symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
+        starts: dict[int, str] = {}
+        for symbol in symbols:
+            if symbol["st_info"]["type"] == "STT_FUNC":
+                address, name = int(symbol["st_value"]) & ~1, str(symbol.name)
+                starts[address] = min(starts.get(address, name), name, key=len)  # of aliases, the plain C name
+        return _Elf(
+            sections={str(section.name): int(section["sh_size"]) for section in held},
+            written=frozenset(str(section.name) for section in held if section["sh_flags"] & write),
+            stored=frozenset(str(section.name) for section in held if section["sh_type"] != "SHT_NOBITS"),
+            segments=tuple(
+                (int(segment["p_vaddr"]), bytes(segment.data()).ljust(int(segment["p_memsz"]), b"\0"))
+                for segment in elf.iter_segments()
+                if segment["p_type"] == "PT_LOAD" and segment["p_memsz"]
+            ),
+            symbols={str(symbol.name): int(symbol["st_value"]) for symbol in symbols},
+            functions=tuple(sorted(starts.items())),
+        )
+
+    def words(self, symbol: str, count: int) -> tuple[int, ...]:
+        """32-bit constants in flash."""
+        base, content = self.segments[0]
+        start = self.symbols[symbol] - base
+        return tuple(int(word) for word in np.frombuffer(content, "<u4", count, start))
+
+    def function_at(self, address: int) -> str:
+        """The function that holds a code address."""
+        index = bisect_right(self.functions, address, key=lambda entry: entry[0]) - 1
+        return self.functions[index][1] if index >= 0 else "no function"
+
+
+class _Counter(ctypes.Structure):
+    """`Counter` of harness/count_blocks.c."""
+
+    _fields_ = (
+        ("code", ctypes.c_char_p),
+        ("base", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("blocks", ctypes.c_void_p),
+        ("executed", ctypes.c_uint64),
+        ("limit", ctypes.c_uint64),
+        ("last", ctypes.c_uint64),
+        ("thumb", ctypes.c_int32),
+        ("stop", ctypes.c_void_p),
+    )
+
+
+_BLOCK = np.dtype([("bytes", np.uint32), ("instructions", np.uint32), ("executed", np.uint64)])
+
+
+@final
+class _Board:
+    """An emulated core with flash, static data, stack and arena, each between unmapped pages."""
+
+    def __init__(self, image: Image, limit: int) -> None:
+        unicorn = _load("unicorn")
+        self.image = image
+        self.where = image.core.value
+        self.elf = _Elf.read(image.made.path)
+        self.limit = limit
+        self.row = machine(image.core)
+        family = self.row.instruction_set
+        self.constants = _load(f"unicorn.{family.constants}")
+        self.error: type[Exception] = unicorn.UcError
+        self.fault = ""
+        self.verbs = {
+            unicorn.UC_MEM_READ_UNMAPPED: "reads",
+            unicorn.UC_MEM_WRITE_UNMAPPED: "writes",
+            unicorn.UC_MEM_WRITE_PROT: "writes",
+            unicorn.UC_MEM_FETCH_UNMAPPED: "jumps to",
+            unicorn.UC_MEM_FETCH_PROT: "jumps to",
+        }
+
+        mode = sum(getattr(unicorn, name) for name in family.modes)
+        self.engine = unicorn.Uc(getattr(unicorn, family.architecture), mode)
+        self.engine.ctl_set_cpu_model(getattr(self.constants, self.row.emulator_cpu))
+        executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
+        writable = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
+        for index, (address, content) in enumerate(self.elf.segments):
+            self.engine.mem_map(address, _round_up(len(content), _PAGE), executable if index == 0 else writable)
+            self.engine.mem_write(address, content)
+
+        self.paint = np.random.default_rng(0).integers(0, 256, STACK_BYTES, np.uint8)  # no byte a program writes often
+        self.engine.mem_map(_STACK_LOW, STACK_BYTES, writable)
+        self.arena_pages = _round_up(max(image.arena_bytes, 1), _PAGE)
+        self.arena = _ARENA_PAGES + self.arena_pages - _round_up(image.arena_bytes, _ALIGNMENT)  # an overrun faults
+        self.engine.mem_map(_ARENA_PAGES, self.arena_pages, writable)
+        self.engine.mem_write(_ARENA_PAGES, _GUARD_BYTE * self.arena_pages)
+
+        self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._note_fault)
+        self.counter = self._count_blocks(unicorn.UC_HOOK_BLOCK)
+        self.input = self._call("model_input")
+        self.output = self._call("model_output")
+        self.blocks["executed"] = 0
+        self.engine.mem_write(_STACK_LOW, self.paint.tobytes())
+
+    def infer(self, sample: bytes, poison: int) -> tuple[int, Bytes]:
+        """Instructions and output bytes of one sample."""
+        self.engine.mem_write(self.arena, bytes([poison]) * self.image.arena_bytes)
+        try:
+            self.engine.mem_write(self.input, sample)
+        except self.error as error:
+            raise ToolError(
+                f"{self.where}: model_input gave 0x{self.input:08x}, which lies outside the arena"
+            ) from error
+        self.counter.executed = 0
+        status = self._call("model_run")
+        if status != 0:
+            raise ToolError(f"{self.where}: model_run returned {ctypes.c_int32(status).value}; the firmware is faulty")
+        instructions = int(self.counter.executed)
+        self._check_guard()
+        try:
+            raw = self.engine.mem_read(self.output, self.image.output_bytes)
+        except self.error as error:
+            raise ToolError(f"{self.where}: model_output gave 0x{self.output:08x}, outside the arena") from error
+        return instructions, np.frombuffer(raw, np.uint8)
+
+    def stack_bytes(self) -> int:
+        """Stack bytes from the deepest change to the top."""
+        now = np.frombuffer(self.engine.mem_read(_STACK_LOW, STACK_BYTES), np.uint8)
+        changed = np.flatnonzero(now != self.paint)
+        return STACK_BYTES - int(changed[0]) if len(changed) else 0
+
+    def profile(self) -> dict[str, int]:
+        """Instructions by function, the most expensive first."""
+        base = self.elf.segments[0][0]
+        total: dict[str, int] = {}
+        for halfword in np.flatnonzero(self.blocks["executed"]).tolist():
+            name = self.elf.function_at(base + 2 * halfword)
+            total[name] = total.get(name, 0) + int(self.blocks["executed"][halfword])
+        return dict(sorted(total.items(), key=lambda entry: -entry[1]))
+
+    def _register(self, name: str) -> int:
+        return int(getattr(self.constants, name))
+
+    def _call(self, function: str) -> int:
+        """The result of a C function of the firmware, given the arena."""
+        family = self.row.instruction_set
+        home = self.elf.symbols["crosslayer_return"]
+        self.engine.reg_write(self._register(family.argument), self.arena)
+        self.engine.reg_write(self._register(family.stack), _STACK_LOW + STACK_BYTES)
+        self.engine.reg_write(self._register(family.link), home)
+        self.fault = ""
+        try:
+            self.engine.emu_start(self.elf.symbols[function], home & ~1)
+        except self.error as error:
+            raise ToolError(self._failure(function, self.fault or f"fails: {error}")) from error
+        if self.counter.executed >= self.limit:
+            raise ToolError(self._failure(function, f"does not end within {self.limit} instructions"))
+        if self.engine.reg_read(self._register(family.program)) != home & ~1:
+            raise ToolError(self._failure(function, "stops the core"))
+        return int(self.engine.reg_read(self._register(family.argument))) & 0xFFFF_FFFF
+
+    def _failure(self, function: str, what: str) -> str:
+        program = int(self.engine.reg_read(self._register(self.row.instruction_set.program)))
+        running = self.elf.function_at(self.counter.last)
+        return f"{self.where}: {function} {what}, at pc 0x{program:08x} in {running}; the firmware is faulty"
+
+    def _note_fault(self, _engine: Any, access: int, address: int, size: int, _value: int, _user: Any) -> bool:
+        """What Unicorn says of an access to where there is no memory, or memory of another kind."""
+        if 0 < _STACK_LOW - address <= _GAP:
+            self.fault = f"needs more than {STACK_BYTES} bytes of stack (uses 0x{address:08x})"
+        else:
+            self.fault = f"{self.verbs.get(access, 'uses')} 0x{address:08x} ({size} bytes), where it may not"
+        return False
+
+    def _check_guard(self) -> None:
+        start, end = self.arena - _ARENA_PAGES, self.arena - _ARENA_PAGES + self.image.arena_bytes
+        pages = bytes(self.engine.mem_read(_ARENA_PAGES, self.arena_pages))
+        if pages[:start].strip(_GUARD_BYTE) or pages[end:].strip(_GUARD_BYTE):
+            raise ToolError(f"{self.where}: model_run wrote outside its arena; the firmware is faulty")
+
+    def _count_blocks(self, kind: int) -> _Counter:
+        """Hook the C counter into the engine, past Unicorn's Python callbacks."""
+        library = _load("unicorn.unicorn_py3.unicorn").uclib
+        base, code = self.elf.segments[0]
+        self.blocks = np.zeros(len(code) // 2 + 1, _BLOCK)
+        self.library = ctypes.CDLL(str(build_counter().path))
+        counter = _Counter(
+            code=code,
+            base=base,
+            bytes=len(code),
+            blocks=self.blocks.ctypes.data,
+            limit=self.limit,
+            thumb=self.row.instruction_set.entry_bit,
+            stop=ctypes.cast(library.uc_emu_stop, ctypes.c_void_p),
+        )
+        hook = ctypes.cast(self.library.crosslayer_count_block, ctypes.c_void_p)
+        handle = ctypes.c_size_t()
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)  # an empty range
+        failed = library.uc_hook_add(
+            self.engine._uch, ctypes.byref(handle), kind, hook, ctypes.byref(counter), *everywhere
+        )
+        if failed:
+            raise ToolError(f"the emulator refuses the block counter (error {failed}): {INSTALL}")
+        return counter
+
+
+def _round_up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _load(module: str) -> Any:  # Any: the emulator's packages have no usable types
+    """An optional package's module."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ToolError(f"{module.partition('.')[0]} is not installed: {INSTALL}") from error

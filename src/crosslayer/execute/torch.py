@@ -1,0 +1,317 @@
+"""The bridge to PyTorch: a graph as a module and back, training, and fake quantization."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast, final
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own documentation uses
+
+from crosslayer.core.dataset import Split
+from crosslayer.core.errors import GraphError
+from crosslayer.core.files import write_atomic
+from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.ops import AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, MaxPool, Pad, Softmax
+from crosslayer.core.graph.ops.windows import Windows
+from crosslayer.core.quant import Array
+from crosslayer.execute import exact
+from crosslayer.execute.reference import encode_input
+
+Tensor = torch.Tensor
+_MOMENTUM = 0.1  # of running statistics: PyTorch's default
+_NAMESPACE = SimpleNamespace(
+    clip=torch.clip,
+    where=torch.where,
+    exp=torch.exp,
+    tanh=torch.tanh,
+    sqrt=torch.sqrt,
+    amax=torch.amax,
+    concatenate=torch.concatenate,
+)
+"""The functions that `Op.real` may use, which PyTorch offers under NumPy's names."""
+
+
+@final
+class GraphModule(torch.nn.Module):
+    """A float graph as a module. Inputs and outputs are (batch, height, width, channels) or (batch, features).
+
+    Constants are parameters, except running statistics, which are buffers. In training mode batch normalization uses
+    and updates batch statistics, as `torch.nn.BatchNorm2d` does.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        """Take the weights of `graph`."""
+        super().__init__()
+        self.graph = graph
+        self._names = {name: f"c{i}" for i, name in enumerate(graph.constants)}
+        statistics = {n for node in graph.nodes if isinstance(node.op, BatchNorm) for n in node.inputs[3:]}
+        for name, value in graph.constants.items():
+            tensor = torch.from_numpy(value.copy())
+            if name in statistics or not tensor.is_floating_point():
+                self.register_buffer(self._names[name], tensor)
+            else:
+                self.register_parameter(self._names[name], torch.nn.Parameter(tensor))
+
+    def constant(self, name: str) -> Tensor:
+        """The current value of a constant of the graph."""
+        return cast("Tensor", getattr(self, self._names[name]))
+
+    def forward(self, x: Tensor, upto: str | None = None) -> Tensor:
+        """The first output, or the value named `upto`."""
+        wanted = upto or self.graph.outputs[0]
+        values = {self.graph.inputs[0]: x}
+        for node in self.graph.nodes:
+            if wanted in values:
+                break
+            operands = [values[n] if n in values else self.constant(n) for n in node.inputs]
+            values[node.name] = self._evaluate(node, operands)
+        return values[wanted]
+
+    def _evaluate(self, node: Node, operands: list[Tensor]) -> Tensor:
+        if isinstance(node.op, BatchNorm) and self.training:
+            return _normalize(node.op, *operands)
+        return _real(node, operands)
+
+
+def to_torch(graph: Graph) -> GraphModule:
+    """The graph as a module."""
+    return GraphModule(graph)
+
+
+def from_torch(module: GraphModule) -> Graph:
+    """The module's graph with its current weights; `from_torch(to_torch(g)) == g`."""
+    constants = {name: module.constant(name).detach().numpy().copy() for name in module.graph.constants}
+    return replace(module.graph, constants=constants)
+
+
+def run(graph: Graph, x: Array) -> Array:
+    """As `reference.run` for a float graph, by PyTorch (equal up to float rounding)."""
+    module = to_torch(graph).eval()
+    with torch.no_grad():
+        parts = [module(torch.from_numpy(encode_input(graph, x[i : i + 256]))) for i in range(0, len(x), 256)]
+    return torch.cat(parts).numpy()
+
+
+def _real(node: Node, operands: list[Tensor]) -> Tensor:
+    """One node's result on float values."""
+    op = node.op
+    match op:
+        case Conv2d():
+            x = _padded(op.windows, operands[0], 0.0)
+            weight = operands[1].permute(0, 3, 1, 2)
+            w = op.windows
+            y = F.conv2d(x, weight, operands[2], w.stride, 0, w.dilation, op.groups)
+            return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
+        case DepthwiseConv2d():
+            x = _padded(op.windows, operands[0], 0.0)
+            weight = operands[1].permute(2, 0, 1).unsqueeze(1)
+            w = op.windows
+            y = F.conv2d(x, weight, operands[2], w.stride, 0, w.dilation, x.shape[1])
+            return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
+        case Dense():
+            return op.activation.real(_NAMESPACE, F.linear(operands[0], operands[1], operands[2]))
+        case MaxPool():
+            x = _padded(op.windows, operands[0], -math.inf)
+            y = F.max_pool2d(x, op.windows.kernel, op.windows.stride, 0, op.windows.dilation)
+            return y.permute(0, 2, 3, 1)
+        case AveragePool():
+            return _average(op.windows, operands[0])
+        case Pad():
+            top, bottom, left, right = op.margins
+            return F.pad(operands[0], (0, 0, left, right, top, bottom))
+        case _:
+            return op.real(_NAMESPACE, *operands)
+
+
+def _padded(windows: Windows, x: Tensor, fill: float) -> Tensor:
+    """Channels first, with the windows' padding."""
+    x = x.permute(0, 3, 1, 2)
+    top, bottom, left, right = windows.padding
+    return F.pad(x, (left, right, top, bottom), value=fill) if any(windows.padding) else x
+
+
+def _average(windows: Windows, x: Tensor) -> Tensor:
+    counts = torch.from_numpy(windows.counts(tuple(x.shape[1:])).astype(np.float32))
+    kernel = torch.ones(x.shape[3], 1, *windows.kernel)
+    total = F.conv2d(_padded(windows, x, 0.0), kernel, None, windows.stride, 0, windows.dilation, x.shape[3])
+    return (total / counts).permute(0, 2, 3, 1)
+
+
+def _normalize(op: BatchNorm, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    channels_first = x.permute(0, 3, 1, 2) if x.dim() == 4 else x
+    y = F.batch_norm(channels_first, mean, variance, gamma, beta, True, _MOMENTUM, op.epsilon)
+    return y.permute(0, 2, 3, 1) if x.dim() == 4 else y
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How to train: Adam (Kingma & Ba 2015) with decoupled weight decay and a cosine schedule from `rate` to 0.
+
+    `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 2e-3
+    decay: float = 1e-4
+    shift: int = 0
+    flip: bool = False
+
+
+Watch = Callable[[Iterator[int], str, int], Iterator[int]]
+
+
+def fit(
+    graph: Graph,
+    data: Split,
+    training: Training,
+    *,
+    seed: int,
+    progress: Watch,
+    checkpoint: Path | None = None,
+) -> Graph:
+    """The graph with trained weights.
+
+    Minimizes cross-entropy of the logits under a final softmax; a network whose output has the size of its input
+    minimizes the squared error of its reconstruction. With `checkpoint`, each epoch is saved there and training goes on
+    after the last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
+    """
+    module = to_torch(graph).train()
+    loss = _loss(graph, module)
+    steps = max(1, len(data) // training.batch)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
+    total = max(1, training.epochs * steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
+    start = 0 if checkpoint is None else _restore(checkpoint, module, optimizer)
+    for _ in range(start * steps):
+        schedule.step()
+    images = torch.from_numpy(data.real())
+    labels = torch.from_numpy(data.labels)
+    for epoch in range(start, training.epochs):
+        rng = np.random.default_rng((seed, epoch))
+        order = torch.from_numpy(rng.permutation(len(data)))
+        for step in progress(iter(range(steps)), f"epoch {epoch + 1}/{training.epochs}", steps):
+            chosen = order[step * training.batch : (step + 1) * training.batch]
+            optimizer.zero_grad()
+            value = loss(_augmented(images[chosen], training, rng), labels[chosen])
+            value.backward()
+            optimizer.step()
+            schedule.step()
+        if checkpoint is not None:
+            _save(checkpoint, module, optimizer, epoch + 1)
+    return from_torch(module)
+
+
+def _loss(graph: Graph, module: GraphModule) -> Callable[[Tensor, Tensor], Tensor]:
+    last = graph.producers[graph.outputs[0]]
+    if isinstance(last.op, Softmax):
+        logits = last.inputs[0]
+        return lambda x, y: F.cross_entropy(module(x, upto=logits), y)
+    if graph.types[last.name].size == graph.types[graph.inputs[0]].size:
+        return lambda x, y: F.mse_loss(module(x).flatten(1), x.flatten(1))
+    return lambda x, y: F.cross_entropy(module(x), y)
+
+
+def _augmented(x: Tensor, training: Training, rng: np.random.Generator) -> Tensor:
+    if x.dim() != 4 or not (training.shift or training.flip):
+        return x
+    if training.flip:
+        mirrored = torch.from_numpy(rng.random(len(x)) < 0.5)
+        x = torch.where(mirrored[:, None, None, None], x.flip(2), x)
+    if training.shift:
+        s = training.shift
+        padded = F.pad(x, (0, 0, s, s, s, s))
+        down, right = (torch.from_numpy(rng.integers(0, 2 * s + 1, len(x))) for _ in range(2))
+        rows = down[:, None] + torch.arange(x.shape[1])
+        columns = right[:, None] + torch.arange(x.shape[2])
+        x = padded[torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return x
+
+
+def _save(path: Path, module: GraphModule, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    tensors: dict[str, Tensor] = {f"weight.{k}": v.contiguous() for k, v in module.state_dict().items()}
+    for i, state in cast("Mapping[int, Mapping[str, Tensor]]", optimizer.state_dict()["state"]).items():
+        tensors |= {f"state.{i}.{k}": v.contiguous() for k, v in state.items()}
+    write_atomic(path, safetensors.torch.save(tensors, metadata={"epoch": str(epoch)}))
+
+
+def _restore(path: Path, module: GraphModule, optimizer: torch.optim.Optimizer) -> int:
+    """The number of finished epochs; 0 if there is no checkpoint that can be read."""
+    if not path.is_file():
+        return 0
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            epoch = int(file.metadata()["epoch"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+    except safetensors.SafetensorError:
+        return 0
+    module.load_state_dict({k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")})
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith("state."):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return epoch
+
+
+class _Straight(torch.autograd.Function):
+    """Forward: the integer result. Backward: as if it were the float one, where that lies within the code's range."""
+
+    @staticmethod
+    def forward(ctx: Any, real: Tensor, integer: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward((real >= low) & (real <= high))
+        return integer
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None, None
+
+
+@final
+class FakeQuantized(torch.nn.Module):
+    """A float graph that computes what its integer twin computes.
+
+    `integer` is the quantized form of `graph`: the same node names. The forward value of each node is exactly that of
+    the firmware, decoded; gradients are those of the float operation, passed straight through (Bengio et al. 2013).
+    """
+
+    def __init__(self, graph: Graph, integer: Graph) -> None:
+        """Pair the float graph with its integer twin. Raises `GraphError` if their nodes differ."""
+        super().__init__()
+        if [n.name for n in graph.nodes] != [n.name for n in integer.nodes]:
+            raise GraphError("the float graph and its integer twin must have the same nodes in the same order")
+        self.module = to_torch(graph)
+        self.integer = integer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The decoded first output."""
+        source = self.integer.inputs[0]
+        codes = {source: encode_input(self.integer, x.detach().numpy())}
+        values = {source: _decoded(self.integer, source, codes[source])}
+        for node in self.integer.nodes:
+            codes[node.name] = exact.evaluate(self.integer, node, [codes[n] for n in self.integer.activations(node)])
+            operands = [values[n] if n in values else self.module.constant(n) for n in node.inputs]
+            real = _real(node, operands)
+            quant = self.integer.types[node.name].quant
+            whole = _decoded(self.integer, node.name, codes[node.name])
+            if quant is None:
+                values[node.name] = real + (whole - real).detach()
+            else:
+                bounds = quant.decode(np.array([quant.lowest, quant.highest], quant.dtype))
+                straight = _Straight.apply(real, whole, float(bounds[0]), float(bounds[1]))
+                values[node.name] = cast("Tensor", straight)
+        return values[self.integer.outputs[0]]
+
+
+def _decoded(graph: Graph, name: str, codes: Array) -> Tensor:
+    quant = graph.types[name].quant
+    return torch.from_numpy(codes if quant is None else quant.decode(codes))

@@ -1,0 +1,1 @@
+"""What things cost: devices, their cycles and their energy, as tables and formulas."""

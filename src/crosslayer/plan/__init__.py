@@ -1,0 +1,1 @@
+"""Where and when: node order and places in memory."""

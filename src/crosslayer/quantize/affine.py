@@ -1,0 +1,109 @@
+"""Post-training quantization to the TFLite int8 specification."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+
+from crosslayer.core.bench import Bench
+from crosslayer.core.design import Design
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.build import Builder
+from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.ops import Concat, Requantize
+from crosslayer.core.graph.ops.products import bias_code
+from crosslayer.core.quant import Array, Quant, affine, symmetric
+from crosslayer.core.stage import Stage
+from crosslayer.execute import exact, reference
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeAffine(Stage):
+    """int8 activations (affine, per tensor, calibrated ranges), int8 weights (symmetric, per channel), int32 biases.
+
+    Calibration takes the least and largest value of each activation over `samples` training samples.
+    """
+
+    samples: int = 512
+    rounding: Rounding = Rounding.DOUBLE
+
+    def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
+        """The integer design; notes: how many samples calibrated it."""
+        train = bench.data.train
+        chosen = np.sort(bench.rng().permutation(len(train))[: self.samples])
+        batches = [train.real(chosen[i : i + 64]) for i in range(0, len(chosen), 64)]
+        ranges = reference.calibrate(design.graph, batches, exact.evaluate)
+        graph = quantize(design.graph, ranges, self.rounding)
+        return replace(design, graph=graph, plan=None), {"samples": len(chosen)}
+
+
+def quantize(graph: Graph, ranges: Ranges, rounding: Rounding) -> Graph:
+    """The integer graph; `ranges` holds the least and largest real value of each activation.
+
+    Raises `GraphError` for operations without integer meaning (fold batch normalizations first).
+    """
+    ranges = _joined(graph, ranges)
+    builder = Builder(rounding)
+    renamed: dict[str, str] = {}
+    codes: dict[str, Quant] = {}
+    for name in graph.inputs:
+        codes[name] = affine(*ranges[name])
+        renamed[name] = builder.input(name, graph.types[name].shape, codes[name])
+    for node in graph.nodes:
+        inputs = [renamed[n] for n in graph.activations(node)]
+        sources = [codes[n] for n in inputs]
+        if isinstance(node.op, Concat) and len(set(sources)) > 1:
+            common = affine(*ranges[node.name])
+            for i, source in enumerate(sources):
+                if source != common:
+                    inputs[i] = builder.add(Requantize(), inputs[i], quant=common)
+                    codes[inputs[i]] = common
+            sources = [common] * len(inputs)
+        constants = _constants(builder, graph, node, sources)
+        forced = node.op.code(sources, [builder.shape(n) for n in inputs])
+        codes[node.name] = forced or affine(*ranges[node.name])
+        renamed[node.name] = builder.add(node.op, *inputs, *constants, name=node.name, quant=codes[node.name])
+    quantized = builder.graph(*(renamed[n] for n in graph.outputs))
+    _ = quantized.lowered  # raises for a node without integer meaning
+    return quantized
+
+
+def _constants(builder: Builder, graph: Graph, node: Node, sources: list[Quant]) -> list[str]:
+    """The quantized constants of a layer, added to the builder."""
+    if not node.op.weights:
+        return []
+    axis = node.op.channel_axis
+    if axis is None:
+        raise GraphError(f"{node.name} ({type(node.op).__name__}): has no integer meaning; run FoldNorms first")
+    weight, bias = (graph.constants[n] for n in node.inputs[1:])
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    taps = symmetric(np.abs(weight).max(axis=others), axis=axis)
+    accumulator = bias_code(sources[0], taps)
+    # a bias scale is a product of two float32 scales; float64 keeps the quotient exact enough for 32 bits
+    steps = np.rint(bias.astype(np.float64) / (sources[0].scale[0] * np.array(taps.scale)))
+    return [
+        builder.constant(node.inputs[1], _nearest(weight, taps), taps),
+        builder.constant(node.inputs[2], np.clip(steps, -(2**31), 2**31 - 1), accumulator),
+    ]
+
+
+def _nearest(weight: Array, taps: Quant) -> Array:
+    """Weight codes, without the most negative one (TFLite specification: −127…127)."""
+    return np.maximum(taps.encode(weight), taps.lowest + 1)
+
+
+def _joined(graph: Graph, ranges: Ranges) -> Ranges:
+    """Ranges in which the operands of a concatenation share theirs, so that it needs no rescaling."""
+    joined = dict(ranges)
+    for node in graph.nodes:
+        if isinstance(node.op, Concat):
+            parts = graph.activations(node)
+            lows, highs = zip(*(joined[n] for n in (*parts, node.name)), strict=True)
+            for name in (*parts, node.name):
+                joined[name] = (min(lows), max(highs))
+    return joined

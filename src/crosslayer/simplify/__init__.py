@@ -1,0 +1,1 @@
+"""Rewriting a graph into a smaller one that computes the same."""
