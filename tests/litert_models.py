@@ -1,13 +1,11 @@
 """One-node graphs as TFLite files, and LiteRT's answers to them."""
 
-import warnings
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
-import ai_edge_litert.schema_py_generated as schema
-import flatbuffers
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+import pytest
 
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import TensorType
@@ -23,7 +21,22 @@ from crosslayer.core.graph.ops import (
     Windows,
 )
 from crosslayer.core.graph.ops.windows import same
-from crosslayer.core.quant import Array, Quant
+from crosslayer.core.quant import Array
+
+_WHY = "LiteRT is the oracle here; pip install ai-edge-litert flatbuffers"
+flatbuffers: Any = pytest.importorskip("flatbuffers", reason=_WHY)
+litert: Any = pytest.importorskip("ai_edge_litert.interpreter", reason=_WHY)
+schema: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason=_WHY)
+
+
+class Kernels(Enum):
+    """Which of LiteRT's implementations answers."""
+
+    REFERENCE = litert.OpResolverType.BUILTIN_REF
+    OPTIMISED = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    DEFAULT = litert.OpResolverType.AUTO
+    """XNNPACK where it can, else the optimised ones."""
+
 
 _ACTIVATIONS = {
     Activation.NONE: schema.ActivationFunctionType.NONE,
@@ -33,14 +46,11 @@ _ACTIVATIONS = {
 _ELEMENTS = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
 
 
-def answer(graph: Graph, inputs: Sequence[Array], kernels: OpResolverType) -> Array:
+def answer(graph: Graph, inputs: Sequence[Array], kernels: Kernels) -> Array:
     """What LiteRT computes for a one-node graph on `inputs`, each (batch, …), with the given kernels."""
-    with warnings.catch_warnings():
-        # ai_edge_litert 2.x says that its interpreter will give way to CompiledModel, which has no reference kernels
-        warnings.simplefilter("ignore", DeprecationWarning)
-        interpreter = Interpreter(
-            model_content=tflite(graph, len(inputs[0])), experimental_op_resolver_type=kernels, num_threads=1
-        )
+    interpreter = litert.Interpreter(
+        model_content=tflite(graph, len(inputs[0])), experimental_op_resolver_type=kernels.value, num_threads=1
+    )
     interpreter.allocate_tensors()
     for details, value in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(details["index"], value)
@@ -102,8 +112,10 @@ def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
             )
             return codes.DEPTHWISE_CONV_2D, 3, _place(options, op.windows, shape)
         case Dense():
-            return codes.FULLY_CONNECTED, 4, schema.FullyConnectedOptionsT(
-                fusedActivationFunction=_ACTIVATIONS[op.activation]
+            return (
+                codes.FULLY_CONNECTED,
+                4,
+                schema.FullyConnectedOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation]),
             )
         case MaxPool() | AveragePool():
             high, wide = op.windows.kernel
@@ -138,18 +150,14 @@ def _tensor(name: str, kind: TensorType, constant: Array | None, batch: int, dep
     """A tensor's description; activations get the batch as first axis, depthwise weights an axis of size 1."""
     quant = kind.quant
     assert quant is not None, "only integer graphs"
-    lead = (1,) if depthwise and len(kind.shape) == 3 else ()
+    first = (batch,) if constant is None else (1,) if depthwise and len(kind.shape) == 3 else ()
     return schema.TensorT(
         name=name,
-        shape=[*(lead if constant is not None else (batch,)), *kind.shape],
+        shape=[*first, *kind.shape],
         type=_ELEMENTS[quant.dtype],
-        quantization=_quantization(quant, len(lead) if constant is not None else 1),
-    )
-
-
-def _quantization(quant: Quant, lead: int) -> Any:
-    return schema.QuantizationParametersT(
-        scale=np.asarray(quant.scale, np.float32),
-        zeroPoint=np.asarray(quant.zero, np.int64),
-        quantizedDimension=0 if quant.axis is None else quant.axis + lead,
+        quantization=schema.QuantizationParametersT(
+            scale=np.array(quant.scale, np.float32),
+            zeroPoint=np.array(quant.zero, np.int64),
+            quantizedDimension=0 if quant.axis is None else quant.axis + len(first),
+        ),
     )

@@ -40,7 +40,7 @@ class Bench:
     progress: Progress = silent
     position: int = 0
     scratch: Path | None = None
-    """A file in which the running stage may save how far it got; it survives a kill."""
+    """A folder in which the running stage may save how far it got; it survives a kill."""
 
     def at(self, position: int, scratch: Path | None) -> "Bench":
         """The bench of the stage at `position`: its random numbers do not depend on what ran before."""

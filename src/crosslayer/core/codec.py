@@ -48,6 +48,8 @@ def suggest(word: str, known: Sequence[str]) -> str:
 
 
 def _convert(kind: Any, plain: Any, where: str) -> Any:
+    if kind is Any:
+        return plain
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         if plain is None and type(None) in get_args(kind):

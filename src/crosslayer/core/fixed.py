@@ -21,7 +21,7 @@ class Rounding(StrEnum):
     DOUBLE = "double"
     """TensorFlow Lite Micro and CMSIS-NN: round at 2^-31, then round the shift. The default."""
     REFERENCE = "reference"
-    """LiteRT's reference kernels: as `DOUBLE`, but dense layers round once."""
+    """LiteRT's reference kernels: as `DOUBLE`, but dense layers round once, from float64."""
     FLOAT = "float"
     """LiteRT's default (XNNPACK): a float32 factor, nearest even."""
 
@@ -39,13 +39,14 @@ class Rule(StrEnum):
 class Rescale:
     """Multiplication of int32 sums by a positive real factor per channel.
 
-    `factor` is the float32 value, `mult`/`shift` the same as Q31 mantissa and power of two (positive = left).
+    `factor` is its value (float32 under `FLOAT`, else float64), `mult`/`shift` the same as Q31 mantissa and power of
+    two (positive = left). `DOUBLE` computes from the pair, the others from the value.
     """
 
     rule: Rule
     mult: npt.NDArray[np.int32]
     shift: npt.NDArray[np.int32]
-    factor: npt.NDArray[np.float32]
+    factor: npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
     def __call__(self, acc: Array) -> npt.NDArray[np.int64]:
         """The rescaled integers; `acc` holds int32 values, channels on its last axis."""
@@ -53,18 +54,19 @@ class Rescale:
             scaled = acc.astype(np.float32) * self.factor
             return np.rint(np.clip(scaled, np.float32(-(2**30)), np.float32(2**30))).astype(np.int64)
         if self.rule is Rule.SINGLE:
-            return multiply_single(acc, self.mult, self.shift)
+            return multiply_single(acc, self.factor)
         return multiply_double(acc, self.mult, self.shift)
 
 
 def rescale(factors: Array, rule: Rule) -> Rescale:
     """The `Rescale` by the given real factors (float64, one per channel or one)."""
-    pairs = [split_factor(float(f)) for f in np.atleast_1d(factors)]
+    real = np.atleast_1d(factors).astype(np.float64)
+    pairs = [split_factor(f) for f in real.tolist()]
     return Rescale(
         rule=rule,
         mult=np.array([m for m, _ in pairs], np.int32),
         shift=np.array([s for _, s in pairs], np.int32),
-        factor=np.atleast_1d(factors).astype(np.float32),
+        factor=real.astype(np.float32) if rule is Rule.FLOAT else real,
     )
 
 
@@ -110,7 +112,9 @@ def multiply_double(acc: Array, mult: Array, shift: Array) -> npt.NDArray[np.int
     return divide_by_power(doubling_high(shifted, mult), right)
 
 
-def multiply_single(acc: Array, mult: Array, shift: Array) -> npt.NDArray[np.int64]:
-    """acc · mult · 2^(shift−31), rounded once, halves up (TFLite with `TFLITE_SINGLE_ROUNDING`)."""
-    total = 31 - shift.astype(np.int64)
-    return (acc.astype(np.int64) * mult.astype(np.int64) + (np.int64(1) << (total - 1))) >> total
+def multiply_single(acc: Array, factor: Array) -> npt.NDArray[np.int64]:
+    """acc · factor in float64, rounded once, halves away from zero (LiteRT `reference_integer_ops::FullyConnected`)."""
+    scaled = acc.astype(np.float64) * factor
+    whole = np.trunc(scaled)
+    away = np.where(np.abs(scaled - whole) >= 0.5, np.sign(scaled), 0)  # exact: scaled − whole loses no bit
+    return (whole + away).astype(np.int64)

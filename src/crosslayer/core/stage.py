@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.codec import to_plain
 from crosslayer.core.design import Design, Step, load_design, save_design
 from crosslayer.core.errors import CrosslayerError, DesignError, GraphError
+from crosslayer.core.files import sweep_partials
 from crosslayer.core.graph.graph import verify
 from crosslayer.core.plan import check_plan
 from crosslayer.core.score import Score
@@ -58,12 +60,13 @@ def run(
     judge: Judge,
     checkpoints: Path | None = None,
     observe: Callable[[int, str, bool], None] = lambda position, stage, resumed: None,
+    visit: Callable[[int, Stage, Design], None] = lambda position, stage, design: None,
 ) -> Design:
     """The design after all stages.
 
     With `checkpoints`, each finished stage is saved there, and the run goes on after the last one that was saved by a
     run that began the same way (same design, data, seed and stages so far). `observe` hears the position and text of
-    each stage, and whether it was taken from a checkpoint.
+    each stage before it runs, and whether it was taken from a checkpoint; `visit` sees the design after it.
     """
     key = _digest(design.graph.digest, to_plain(design.target), bench.data.name, bench.seed)
     for position, stage in enumerate(recipe):
@@ -72,8 +75,12 @@ def run(
         saved = None if folder is None else _resume(folder)
         observe(position, repr(stage), saved is not None)
         scratch = None if folder is None else folder.with_suffix(".scratch")
+        if scratch is not None and saved is None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            sweep_partials(scratch)
         if saved is not None:
             design = saved
+            visit(position, stage, design)
             continue
         try:
             design = stage(design, bench.at(position, scratch))
@@ -82,7 +89,8 @@ def run(
         design = replace(design, trail=(*design.trail[:-1], replace(design.trail[-1], scores=judge(design))))
         if folder is not None:
             save_design(design, folder)
-            folder.with_suffix(".scratch").unlink(missing_ok=True)
+            shutil.rmtree(folder.with_suffix(".scratch"))
+        visit(position, stage, design)
     return design
 
 

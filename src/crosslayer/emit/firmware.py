@@ -65,13 +65,18 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
         (scratch / "golden.h").write_text(_golden(inputs, reference.run(graph, inputs)))
 
 
+def call_label(position: int, name: str) -> str:
+    """The C name of the call of the node at a position of the plan's order; its function is `run_` and this."""
+    return f"n{position}_{identifier(name)}"
+
+
 def _call(graph: Graph, plan: Plan, node: Node, position: int) -> Call | None:
     """The call of a node; None for a view, which needs none."""
     if node.op.is_view:
         return None
     if not graph.integral(node) or not node.op.kernel:
         raise GraphError(f"{node.name} ({type(node.op).__name__}): computes in float; quantize the design first")
-    label = f"n{position}_{identifier(node.name)}"
+    label = call_label(position, node.name)
     tables: list[str] = []
     fields: dict[str, str] = {}
     for name, value in graph.lowered[node.name].items():

@@ -36,13 +36,16 @@ def number(value: int | float) -> str:
 def array(name: str, value: Array | Rescale) -> str:
     """A definition `static const … name[] = {…};`."""
     if isinstance(value, Rescale):
-        return _define("cl_rescale", name, _rescale_items(value))
+        kind = "cl_rescale_dense" if value.rule is Rule.SINGLE else "cl_rescale"
+        return _define(kind, name, _rescale_items(value))
     return _define(_CTYPES[str(value.dtype)], name, (number(v) for v in value.ravel().tolist()))
 
 
 def _rescale_items(value: Rescale) -> Iterable[str]:
     if value.rule is Rule.FLOAT:
         return [f"{{{number(float(f))}}}" for f in value.factor]
+    if value.rule is Rule.SINGLE:
+        return [f"{{{f.hex()}}}" for f in value.factor.tolist()]
     return [f"{{{m}, {s}}}" for m, s in zip(value.mult.tolist(), value.shift.tolist(), strict=True)]
 
 

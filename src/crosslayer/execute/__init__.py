@@ -1,0 +1,1 @@
+"""Running a graph: one judge, and executors that give the same bytes."""

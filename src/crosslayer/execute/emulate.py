@@ -30,7 +30,7 @@ STACK_BYTES = 16 * 1024
 
 _HARNESS = ".harness"
 _PAGE = 4096
-# Low page numbers unlike the image's: the emulator finds pages by those, and thrashes (7 times slower) where they clash.
+# Page numbers whose low bits differ from the image's: where they clash, the emulator is up to 7 times slower.
 _STACK_LOW = 0x210F_C000
 _ARENA_PAGES = 0x220A_0000
 _ALIGNMENT = 16
@@ -87,8 +87,7 @@ class Image:
         instructions = np.zeros(len(inputs), np.int64)
         board = _Board(self, limit)
         for index, sample in enumerate(inputs):
-            board.where = f"{self.core.value}, sample {index}"
-            instructions[index], outputs[index] = board.infer(sample.tobytes(), poison)
+            instructions[index], outputs[index] = board.infer(index, sample.tobytes(), poison)
             if progress is not None:
                 progress(index + 1, len(inputs))
         return Emulation(
@@ -214,14 +213,6 @@ class _Board:
         family = self.row.instruction_set
         self.constants = _load(f"unicorn.{family.constants}")
         self.error: type[Exception] = unicorn.UcError
-        self.fault = ""
-        self.verbs = {
-            unicorn.UC_MEM_READ_UNMAPPED: "reads",
-            unicorn.UC_MEM_WRITE_UNMAPPED: "writes",
-            unicorn.UC_MEM_WRITE_PROT: "writes",
-            unicorn.UC_MEM_FETCH_UNMAPPED: "jumps to",
-            unicorn.UC_MEM_FETCH_PROT: "jumps to",
-        }
 
         mode = sum(getattr(unicorn, name) for name in family.modes)
         self.engine = unicorn.Uc(getattr(unicorn, family.architecture), mode)
@@ -239,15 +230,17 @@ class _Board:
         self.engine.mem_map(_ARENA_PAGES, self.arena_pages, writable)
         self.engine.mem_write(_ARENA_PAGES, _GUARD_BYTE * self.arena_pages)
 
-        self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._note_fault)
+        self.faults: list[str] = []
+        self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, _fault_hook(unicorn, self.faults))
         self.counter = self._count_blocks(unicorn.UC_HOOK_BLOCK)
         self.input = self._call("model_input")
         self.output = self._call("model_output")
         self.blocks["executed"] = 0
         self.engine.mem_write(_STACK_LOW, self.paint.tobytes())
 
-    def infer(self, sample: bytes, poison: int) -> tuple[int, Bytes]:
+    def infer(self, index: int, sample: bytes, poison: int) -> tuple[int, Bytes]:
         """Instructions and output bytes of one sample."""
+        self.where = f"{self.image.core.value}, sample {index}"
         self.engine.mem_write(self.arena, bytes([poison]) * self.image.arena_bytes)
         try:
             self.engine.mem_write(self.input, sample)
@@ -292,11 +285,10 @@ class _Board:
         self.engine.reg_write(self._register(family.argument), self.arena)
         self.engine.reg_write(self._register(family.stack), _STACK_LOW + STACK_BYTES)
         self.engine.reg_write(self._register(family.link), home)
-        self.fault = ""
         try:
             self.engine.emu_start(self.elf.symbols[function], home & ~1)
         except self.error as error:
-            raise ToolError(self._failure(function, self.fault or f"fails: {error}")) from error
+            raise ToolError(self._failure(function, self.faults[0] if self.faults else f"fails: {error}")) from error
         if self.counter.executed >= self.limit:
             raise ToolError(self._failure(function, f"does not end within {self.limit} instructions"))
         if self.engine.reg_read(self._register(family.program)) != home & ~1:
@@ -307,14 +299,6 @@ class _Board:
         program = int(self.engine.reg_read(self._register(self.row.instruction_set.program)))
         running = self.elf.function_at(self.counter.last)
         return f"{self.where}: {function} {what}, at pc 0x{program:08x} in {running}; the firmware is faulty"
-
-    def _note_fault(self, _engine: Any, access: int, address: int, size: int, _value: int, _user: Any) -> bool:
-        """What Unicorn says of an access to where there is no memory, or memory of another kind."""
-        if 0 < _STACK_LOW - address <= _GAP:
-            self.fault = f"needs more than {STACK_BYTES} bytes of stack (uses 0x{address:08x})"
-        else:
-            self.fault = f"{self.verbs.get(access, 'uses')} 0x{address:08x} ({size} bytes), where it may not"
-        return False
 
     def _check_guard(self) -> None:
         start, end = self.arena - _ARENA_PAGES, self.arena - _ARENA_PAGES + self.image.arena_bytes
@@ -346,6 +330,29 @@ class _Board:
         if failed:
             raise ToolError(f"the emulator refuses the block counter (error {failed}): {INSTALL}")
         return counter
+
+
+def _fault_hook(unicorn: Any, faults: list[str]) -> Callable[..., bool]:
+    """Notes accesses to where there is no memory, or memory of another kind.
+
+    Not a method: a board that its own engine refers to would keep a gigabyte of address space until collected.
+    """
+    verbs = {
+        unicorn.UC_MEM_READ_UNMAPPED: "reads",
+        unicorn.UC_MEM_WRITE_UNMAPPED: "writes",
+        unicorn.UC_MEM_WRITE_PROT: "writes",
+        unicorn.UC_MEM_FETCH_UNMAPPED: "jumps to",
+        unicorn.UC_MEM_FETCH_PROT: "jumps to",
+    }
+
+    def note(_engine: Any, access: int, address: int, size: int, _value: int, _user: Any) -> bool:
+        if 0 < _STACK_LOW - address <= _GAP:
+            faults.append(f"needs more than {STACK_BYTES} bytes of stack (uses 0x{address:08x})")
+        else:
+            faults.append(f"{verbs.get(access, 'uses')} 0x{address:08x} ({size} bytes), where it may not")
+        return False
+
+    return note
 
 
 def _round_up(size: int, step: int) -> int:

@@ -5,28 +5,49 @@ layers run as float32 products, split along the sum where it could grow past tha
 few results that lie so near to a rounding tie that float32 could be wrong are computed again in integers.
 """
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
+import joblib
 import numpy as np
+import threadpoolctl
 
 from crosslayer.core.fixed import Rescale, Rule
+from crosslayer.core.graph.edit import only_reader
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import Params, rescaler, scalar, table
 from crosslayer.core.graph.ops import Conv2d, Dense, DepthwiseConv2d, MaxPool
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
 
+Kernel = Callable[..., Array]
 _EXACT = 1 << 24
 _BATCH_BYTES = 1 << 21
 
 
 def run(graph: Graph, x: Array) -> Array:
-    """As `reference.run`, in batches that fit the cache."""
-    largest = max(graph.types[n].size for n in (*graph.inputs, *(node.name for node in graph.nodes)))
+    """As `reference.run`, in batches that fit the cache, on all processors."""
+    ready = prepare(graph)
+
+    def evaluate(graph: Graph, node: Node, values: Sequence[Array]) -> Array:
+        return ready[node.name](*values)
+
+    largest = max(graph.types[n].size for n in (*graph.inputs, *ready))
     chunk = max(1, _BATCH_BYTES // (4 * largest))
-    parts = [reference.execute(graph, x[i : i + chunk], evaluate) for i in range(0, len(x), chunk)]
-    if not parts:
+
+    def share(start: int, end: int) -> Array:
+        return np.concatenate(
+            [reference.execute(graph, x[i : min(i + chunk, end)], evaluate) for i in range(start, end, chunk)]
+        )
+
+    if len(x) <= chunk:
         return reference.execute(graph, x, evaluate)
+    cuts = np.linspace(0, len(x), 4 * joblib.cpu_count() + 1).astype(int).tolist()
+    shares = (joblib.delayed(share)(start, end) for start, end in itertools.pairwise(cuts) if end > start)
+    with threadpoolctl.threadpool_limits(1, "blas"):  # the shares are the parallelism
+        parts = cast("list[Array]", joblib.Parallel(n_jobs=-1, prefer="threads")(shares))
     return np.concatenate(parts)
 
 
@@ -36,55 +57,151 @@ def trace(graph: Graph, x: Array) -> dict[str, Array]:
 
 
 def evaluate(graph: Graph, node: Node, values: Sequence[Array]) -> Array:
-    """One node's result; operations without a fast form run by their own meaning."""
+    """One node's result."""
+    return _kernel(graph, node)(*values)
+
+
+def prepare(graph: Graph) -> Mapping[str, Kernel]:
+    """For each node a function from its activations to its result, with all that depends on weights done once."""
+    ready = {node.name: _kernel(graph, node) for node in graph.nodes}
+    for node in graph.nodes:
+        pool = only_reader(graph, node.name)
+        if isinstance(node.op, Conv2d) and pool is not None and isinstance(pool.op, MaxPool) and graph.integral(node):
+            # rescaling never turns an order around, so the largest sum becomes the largest code: rescale only that
+            params = graph.lowered[node.name]
+            ready[node.name] = _conv_sums(node.op, params, graph.types[node.inputs[0]].shape)
+            ready[pool.name] = _pool_sums(pool.op, _finisher(params))
+    return ready
+
+
+def _kernel(graph: Graph, node: Node) -> Kernel:
+    """The fast form of a node; operations without one run by their own meaning."""
+    op = node.op
     if not graph.integral(node):
-        return _float(graph, node, values)
+        if isinstance(op, Conv2d) and op.groups == 1:
+            weight, bias = (graph.constants[n] for n in node.inputs[1:])
+            return _float_conv(op, weight, bias, graph.types[node.inputs[0]].shape)
+        return lambda *values: reference.evaluate(graph, node, values)
     params = graph.lowered[node.name]
-    match node.op:
+    match op:
         case Conv2d():
-            return _conv2d(node.op, params, values[0])
+            return _conv2d(op, params, graph.types[node.inputs[0]].shape)
         case Dense():
-            weight = table(params, "weight")
-            zero = scalar(params, "zero_in")
-            return _finish(params, _product(values[0].astype(np.float32) - np.float32(zero), weight.T, zero))
+            return _dense(params)
         case DepthwiseConv2d():
-            return _depthwise(node.op, params, values[0])
+            return _depthwise(op, params)
         case MaxPool():
-            return _largest(node.op, values[0])
+            return functools.partial(_largest, op)
         case _:
-            return reference.evaluate(graph, node, values)
+            return lambda *values: reference.evaluate(graph, node, values)
 
 
-def _float(graph: Graph, node: Node, values: Sequence[Array]) -> Array:
-    """Float convolutions as one matrix product; the rest by its own meaning."""
-    if isinstance(node.op, Conv2d) and node.op.groups == 1:
-        weight, bias = (graph.constants[n] for n in node.inputs[1:])
-        columns, shape = _columns(node.op, values[0], 0.0)
-        product = columns @ weight.reshape(len(weight), -1).T + bias
-        return np.asarray(node.op.activation.real(np, product), np.float32).reshape(*shape, len(weight))
-    return reference.evaluate(graph, node, values)
+def _float_conv(op: Conv2d, weight: Array, bias: Array, shape: tuple[int, ...]) -> Kernel:
+    strips, matrix = _strips(op, weight, shape)
+
+    def kernel(x: Array) -> Array:
+        columns, layout = strips(x)
+        product = _unstrip(columns @ matrix, layout, len(weight)) + bias
+        return np.asarray(op.activation.real(np, product), np.float32)
+
+    return kernel
 
 
-def _conv2d(op: Conv2d, params: Params, x: Array) -> Array:
-    weight, zero = table(params, "weight"), scalar(params, "zero_in")
-    centred = x.astype(np.float32) - np.float32(zero)
-    parts: list[Array] = []
-    for part, taps in zip(np.split(centred, op.groups, axis=3), np.split(weight, op.groups), strict=True):
-        columns, shape = _columns(op, part, 0.0)
-        parts.append(_product(columns, taps.reshape(len(taps), -1).T, zero).reshape(*shape, len(taps)))
-    return _finish(params, parts[0] if op.groups == 1 else np.concatenate(parts, axis=-1))
+def _dense(params: Params) -> Kernel:
+    zero, finish = scalar(params, "zero_in"), _finisher(params)
+    product = _product(table(params, "weight").T, zero)
+
+    def kernel(x: Array) -> Array:
+        return finish(product(x.astype(np.float32) - np.float32(zero)))
+
+    return kernel
 
 
-def _columns(op: Conv2d, x: Array, fill: float) -> tuple[Array, tuple[int, ...]]:
-    """Windows as rows (batch · h' · w', kernel_h · kernel_w · c), and (batch, h', w')."""
-    view = op.windows.view(x, fill)
-    batch, high, wide, channels, kh, kw = view.shape
-    rows = np.ascontiguousarray(view.transpose(0, 1, 2, 4, 5, 3)).reshape(-1, kh * kw * channels)
-    return rows, (batch, high, wide)
+def _pool_sums(op: MaxPool, finish: Kernel) -> Kernel:
+    def kernel(sums: Array) -> Array:
+        return finish(_largest(op, sums))
+
+    return kernel
 
 
-def _product(centred: Array, weight: Array, zero: int) -> Array:
-    """centred @ weight, for codes minus their zero (rows, k) and weights (k, columns): exact.
+def _conv2d(op: Conv2d, params: Params, shape: tuple[int, ...]) -> Kernel:
+    sums, finish = _conv_sums(op, params, shape), _finisher(params)
+
+    def kernel(x: Array) -> Array:
+        return finish(sums(x))
+
+    return kernel
+
+
+def _conv_sums(op: Conv2d, params: Params, shape: tuple[int, ...]) -> Kernel:
+    zero, weight = np.float32(scalar(params, "zero_in")), table(params, "weight")
+    per_group = (*shape[:2], shape[2] // op.groups)
+    taps = np.split(weight, op.groups)
+    ready = [(strips, _product(matrix, int(zero))) for strips, matrix in (_strips(op, t, per_group) for t in taps)]
+
+    def kernel(x: Array) -> Array:
+        parts: list[Array] = []
+        for part, (strips, product) in zip(np.split(x, op.groups, axis=3), ready, strict=True):
+            columns, layout = strips(part.astype(np.float32) - zero)
+            parts.append(_unstrip(product(columns), layout, len(weight) // op.groups))
+        return parts[0] if op.groups == 1 else np.concatenate(parts, axis=-1)
+
+    return kernel
+
+
+Layout = tuple[int, int, int, int]
+"""batch, height, strips in a row, width"""
+
+
+def _strips(op: Conv2d, weight: Array, shape: tuple[int, ...]) -> tuple[Callable[[Array], tuple[Array, Layout]], Array]:
+    """A convolution as one matrix product whose rows make `t` neighbouring results at once.
+
+    One row of the left matrix holds the kernel_h × span × c inputs that t results in a row need; the right matrix holds
+    the weights once for each of the t positions, zeros between. Larger t copies less (neighbours share inputs) and
+    multiplies more (the zeros); t = 1 is the usual im2col.
+    """
+    w = op.windows
+    out, kh, kw, depth = weight.shape
+    high, wide = w.output((*shape[:2], depth))
+    steps = range(1, wide + 1)
+    t = min(steps, key=lambda t: _strip_cost(t, w.stride[1], w.reach()[1], wide, out))
+    span = (t - 1) * w.stride[1] + w.reach()[1]
+    matrix = np.zeros((kh, span, depth, t, out), np.float32)
+    for position in range(t):
+        for j in range(kw):
+            matrix[:, position * w.stride[1] + j * w.dilation[1], :, position, :] = weight[:, :, j].transpose(1, 2, 0)
+    count = -(-wide // t)
+    top, bottom, left, right = w.padding
+    missing = ((count - 1) * t * w.stride[1] + span) - (shape[1] + left + right)
+
+    def strips(x: Array) -> tuple[Array, Layout]:
+        x = np.pad(x, ((0, 0), (top, bottom), (left, right + max(missing, 0)), (0, 0)))
+        n, y, z, c = x.strides
+        view = np.lib.stride_tricks.as_strided(
+            x,
+            (len(x), high, count, kh, span * depth),
+            (n, y * w.stride[0], z * t * w.stride[1], y * w.dilation[0], c),
+            writeable=False,
+        )
+        return view.reshape(-1, kh * span * depth), (len(x), high, count, wide)
+
+    return strips, matrix.reshape(kh * span * depth, t * out)
+
+
+def _strip_cost(t: int, stride: int, reach: int, wide: int, out: int) -> float:
+    """Time per result in a row, up to a factor: copying one value costs about as much as 20 multiplications."""
+    waste = -(-wide // t) * t / wide
+    return ((t - 1) * stride + reach) * (out + 20 / t) * waste
+
+
+def _unstrip(product: Array, layout: Layout, out: int) -> Array:
+    """Rows of t results as (batch, height, width, out)."""
+    batch, high, count, wide = layout
+    return product.reshape(batch, high, count * (product.shape[1] // out), out)[:, :, :wide]
+
+
+def _product(weight: Array, zero: int) -> Callable[[Array], Array]:
+    """centred ↦ centred @ weight, for codes minus their zero (rows, k) and weights (k, columns): exact.
 
     float32 where no sum can reach 2^23 (so that a bias below that may be added), else int32, from pieces whose sums
     stay below 2^24.
@@ -93,35 +210,41 @@ def _product(centred: Array, weight: Array, zero: int) -> Array:
     taps = weight.astype(np.float32)
     growth = np.cumsum(np.abs(taps, dtype=np.float64), axis=0) * peak
     if growth[-1].max(initial=0) < _EXACT // 2:
-        return centred @ taps
-    total = np.zeros((len(centred), taps.shape[1]), np.int32)
-    start = 0
-    while start < len(taps):
-        before = growth[start - 1] if start else 0.0
-        fits = int(np.searchsorted((growth[start:] - before).max(axis=1), _EXACT))
-        total += (centred[:, start : start + fits] @ taps[start : start + fits]).astype(np.int32)
-        start += fits
-    return total
+        return lambda centred: centred @ taps
+    cuts = [0]
+    while cuts[-1] < len(taps):
+        before = growth[cuts[-1] - 1] if cuts[-1] else 0.0
+        cuts.append(cuts[-1] + int(np.searchsorted((growth[cuts[-1] :] - before).max(axis=1), _EXACT)))
+
+    def pieces(centred: Array) -> Array:
+        total = np.zeros((len(centred), taps.shape[1]), np.int32)
+        for start, end in itertools.pairwise(cuts):
+            total += (centred[:, start:end] @ taps[start:end]).astype(np.int32)
+        return total
+
+    return pieces
 
 
-def _depthwise(op: DepthwiseConv2d, params: Params, x: Array) -> Array:
+def _depthwise(op: DepthwiseConv2d, params: Params) -> Kernel:
     """One pass per kernel place, over all channels at once."""
-    zero, weight = scalar(params, "zero_in"), table(params, "weight")
-    if weight.shape[0] * weight.shape[1] * 255 * 127 >= _EXACT // 2:
-        centre = x.astype(np.int32) - zero
-        taps, acc = weight.astype(np.int32), np.zeros((), np.int32)
-    else:
-        centre = x.astype(np.float32) - np.float32(zero)
-        taps, acc = weight.astype(np.float32), np.zeros((), np.float32)
-    view = op.windows.view(np.repeat(centre, op.multiplier, axis=3) if op.multiplier > 1 else centre, 0)
-    for i in range(weight.shape[0]):
-        for j in range(weight.shape[1]):
-            acc = acc + view[..., i, j] * taps[i, j]
-    return _finish(params, acc)
+    weight, zero, finish = table(params, "weight"), scalar(params, "zero_in"), _finisher(params)
+    kind = np.float32 if weight.shape[0] * weight.shape[1] * 255 * 127 < _EXACT // 2 else np.int32
+    taps = weight.astype(kind)
+
+    def kernel(x: Array) -> Array:
+        centred = x.astype(kind) - kind(zero)
+        view = op.windows.view(np.repeat(centred, op.multiplier, axis=3) if op.multiplier > 1 else centred, 0)
+        acc = np.zeros((), kind)
+        for i in range(weight.shape[0]):
+            for j in range(weight.shape[1]):
+                acc = acc + view[..., i, j] * taps[i, j]
+        return finish(acc)
+
+    return kernel
 
 
 def _largest(op: MaxPool, x: Array) -> Array:
-    view = op.windows.view(x, -128)
+    view = op.windows.view(x, -np.inf if x.dtype == np.float32 else np.iinfo(x.dtype).min)
     result = view[..., 0, 0]
     for i in range(view.shape[-2]):
         for j in range(view.shape[-1]):
@@ -129,37 +252,54 @@ def _largest(op: MaxPool, x: Array) -> Array:
     return result
 
 
-def _finish(params: Params, acc: Array) -> Array:
-    """Sums (…, channels) without bias to int8 codes."""
+def _finisher(params: Params) -> Kernel:
+    """Sums (…, channels) without bias ↦ int8 codes."""
     bias, low, high = table(params, "bias"), scalar(params, "low"), scalar(params, "high")
-    factor = rescaler(params)
-    channels = acc.shape[-1]
-    flat = acc.reshape(-1, channels)
-    if acc.dtype != np.float32 or np.abs(bias).max(initial=0) >= _EXACT // 2:
-        whole = factor(flat.astype(np.int64) + bias)
-    elif factor.rule is Rule.FLOAT:
-        whole = np.rint((flat + bias.astype(np.float32)) * factor.factor)
-    else:
-        whole = _rescale_float(factor, flat + bias.astype(np.float32))
-    codes = np.clip(whole + scalar(params, "zero_out"), low, high).astype(np.int8)
-    return codes.reshape(acc.shape)
+    zero, factor = scalar(params, "zero_out"), rescaler(params)
+    small = bool(np.abs(bias.astype(np.int64)).max(initial=0) < _EXACT // 2)
+    real_bias = bias.astype(np.float32)
+    round_float = _rounder(factor)
+
+    def finish(acc: Array) -> Array:
+        if acc.dtype != np.float32 or not small:
+            whole = factor(acc.astype(np.int64) + bias)
+            return np.clip(whole + zero, low, high).astype(np.int8)
+        whole = round_float(acc + real_bias)
+        np.clip(whole, low - zero, high - zero, out=whole)
+        codes = whole.astype(np.int16)
+        codes += zero
+        return codes.astype(np.int8)
+
+    return finish
 
 
-def _rescale_float(factor: Rescale, acc: Array) -> Array:
-    """`factor(acc)` for exact float32 sums: rounded in float32, and in integers where that could be wrong.
+def _rounder(factor: Rescale) -> Callable[[Array], Array]:
+    """`factor` for exact float32 sums: rounded in float32, and in integers where that could be wrong.
 
     y = acc · factor carries a relative error of 2^-23; rounding twice (at 2^-31 of the mantissa, then the shift by n)
     differs from rounding once only within 2^-(n+1) of a tie. Whatever lies nearer to a tie than both is recomputed.
     """
-    real = factor.mult.astype(np.float64) * np.exp2(factor.shift.astype(np.float64) - 31)
-    y = acc * real.astype(np.float32)
-    whole = np.rint(y)
+    if factor.rule is Rule.FLOAT:
+        return lambda acc: np.rint(acc * factor.factor)
+    real = (factor.mult * np.exp2(factor.shift.astype(np.float64) - 31)).astype(np.float32)
     band = np.float32(2.0**-12) + np.exp2(np.minimum(factor.shift, 0) - 1.0).astype(np.float32)
-    near = np.abs(y - whole) >= 0.5 - band
-    near |= np.abs(y) > 1024  # saturates anyway, but the shift may wrap
-    rows, columns = np.nonzero(near)
-    if len(rows):
-        pick = np.minimum(columns, len(factor.mult) - 1)
-        few = Rescale(rule=factor.rule, mult=factor.mult[pick], shift=factor.shift[pick], factor=factor.factor[pick])
-        whole[rows, columns] = few(acc[rows, columns].astype(np.int64)).astype(np.float32)
-    return whole
+    edge = np.float32(0.5) - band
+    wraps = bool((factor.shift > 0).any())  # a left shift wraps as int32; without one, large values only saturate
+
+    def rounded(acc: Array) -> Array:
+        y = acc * real
+        whole = np.rint(y)
+        gap = np.subtract(y, whole)
+        near = np.abs(gap, out=gap) >= edge
+        if wraps:
+            near |= np.abs(y) > 1024
+        places = np.flatnonzero(near)
+        if len(places):
+            pick = np.minimum(places % acc.shape[-1], len(factor.mult) - 1)
+            few = Rescale(
+                rule=factor.rule, mult=factor.mult[pick], shift=factor.shift[pick], factor=factor.factor[pick]
+            )
+            np.put(whole, places, few(acc.ravel()[places].astype(np.int64)))
+        return whole
+
+    return rounded

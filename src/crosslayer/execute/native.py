@@ -30,7 +30,7 @@ _SELF_TEST_LIMIT_S = 600.0
 class Native:
     """Firmware compiled for this computer. A plain value: other processes can use it too.
 
-    Choose it over `emulate` when only the outputs matter; it is some hundred times faster.
+    Choose it over `emulate` when only the outputs matter; it is about a hundred times faster.
     """
 
     made: Build

@@ -40,11 +40,11 @@ _SEMANTICS = (
     "-ffp-contract=off",  # a fused multiply-add rounds once: cores with one would differ from those without
     "-fno-math-errno",
     "-fomit-frame-pointer",
-    "-g0",
 )
 _PLAIN = ("-fno-sanitize=undefined",)  # zig adds traps when it does not optimise
 _BARE_METAL = (
     "-fhosted",  # zig says -ffreestanding, which leaves memcpy(&word, bytes, 4) a call instead of one load
+    "-g",  # or zig strips the symbols at -Os; the linker script drops the rest
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
     "-isystem",
@@ -67,6 +67,11 @@ class Level(StrEnum):
     O3 = "-O3"
     OS = "-Os"
     OZ = "-Oz"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """For zig, which knows three levels and rounds to them, and for clang behind it, which knows all."""
+        return (self.value, "-Xclang", self.value)
 
 
 @final
@@ -157,7 +162,7 @@ def build_native(folder: Path, *, level: Level = Level.O2, cache: Path | None = 
     """A shared library of the firmware in `folder` for this computer, with `crosslayer_run_many`."""
     return _compile(
         {**_firmware(folder), **_harness("run_many.c")},
-        (*_on_this_computer(), level.value, *_SEMANTICS, *_WARNINGS, *_PLAIN, "-Ifirmware"),
+        (*_on_this_computer(), *level.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, "-Ifirmware"),
         ("firmware/model.c", "harness/run_many.c"),
         suffix=".so",
         compiler=zig(),
@@ -172,7 +177,7 @@ def build_core(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path
         {**_firmware(folder), **_harness("board.c", "board.ld", "include/string.h")},
         (
             *("-target", row.zig_target, f"-mcpu={row.zig_cpu}"),
-            *(level.value, *_SEMANTICS, *_WARNINGS, *_PLAIN, *_BARE_METAL, "-Ifirmware"),
+            *(*level.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, *_BARE_METAL, "-Ifirmware"),
         ),
         ("firmware/model.c", "harness/board.c"),
         suffix=".elf",
@@ -201,7 +206,7 @@ def build_sanitized(folder: Path, *, cache: Path | None = None) -> tuple[Build, 
 
 def build_counter(*, cache: Path | None = None) -> Build:
     """The block counter of the emulator as a shared library."""
-    flags = (*_on_this_computer(), Level.O2.value, *_SEMANTICS, *_WARNINGS, *_PLAIN)
+    flags = (*_on_this_computer(), *Level.O2.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN)
     sources = ("harness/count_blocks.c",)
     return _compile(_harness("count_blocks.c"), flags, sources, suffix=".so", compiler=zig(), cache=cache)
 

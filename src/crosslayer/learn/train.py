@@ -59,6 +59,7 @@ def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
         shift=stage.shift,
         flip=stage.flip,
     )
+    checkpoint = None if bench.scratch is None else bench.scratch / "training.safetensors"
     return fit(
-        graph, bench.data.train, training, seed=bench.stage_seed(), progress=bench.progress, checkpoint=bench.scratch
+        graph, bench.data.train, training, seed=bench.stage_seed(), progress=bench.progress, checkpoint=checkpoint
     )

@@ -1,0 +1,1 @@
+"""Removing what the network needs least."""

@@ -1,0 +1,1 @@
+"""Conformance kits: what every operation, stage, target, network and data set must do."""

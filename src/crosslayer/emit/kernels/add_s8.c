@@ -12,7 +12,7 @@ struct add_s8 {
 #endif
 };
 
-static inline void add_s8(const struct add_s8 *p, const int8_t *a, const int8_t *b, int8_t *y)
+CL_KERNEL void add_s8(const struct add_s8 *p, const int8_t *a, const int8_t *b, int8_t *y)
 {
     for (int32_t i = 0; i < p->count; i++) {
 #if CL_RULE_FLOAT

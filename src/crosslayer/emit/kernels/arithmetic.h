@@ -11,7 +11,17 @@
 #define CL_DENSE_SINGLE 0
 #endif
 
-/* A positive real factor: a float, or a Q31 mantissa and a power of two (positive shifts left). */
+/* A kernel is inlined where it is called, so that the compiler sees the constants of the call; each call is a function. */
+#if defined(__GNUC__) || defined(__clang__)
+#define CL_KERNEL static inline __attribute__((always_inline))
+#define CL_NODE static __attribute__((noinline))
+#else
+#define CL_KERNEL static inline
+#define CL_NODE static
+#endif
+
+/* A positive real factor: a float, or a Q31 mantissa and a power of two (positive shifts left).
+   Dense layers that round once have a double. */
 #if CL_RULE_FLOAT
 typedef struct {
     float factor;
@@ -21,6 +31,13 @@ typedef struct {
     int32_t mult;
     int32_t shift;
 } cl_rescale;
+#endif
+#if CL_DENSE_SINGLE
+typedef struct {
+    double factor;
+} cl_rescale_dense;
+#else
+typedef cl_rescale cl_rescale_dense;
 #endif
 
 /* v << n without undefined behaviour for negative v; wraps like int32. */
@@ -80,11 +97,6 @@ static inline int32_t cl_scale(int32_t acc, cl_rescale r)
     const int32_t down = rest < -0.5F || (rest == -0.5F && odd != 0);
     return whole + up - down;
 }
-
-static inline int32_t cl_scale_dense(int32_t acc, cl_rescale r)
-{
-    return cl_scale(acc, r);
-}
 #else
 /* acc times factor, rounded at 2^-31 and again after the shift. */
 static inline int32_t cl_scale(int32_t acc, cl_rescale r)
@@ -93,16 +105,22 @@ static inline int32_t cl_scale(int32_t acc, cl_rescale r)
     const int32_t right = r.shift > 0 ? 0 : -r.shift;
     return cl_divide(cl_high(cl_left(acc, left), r.mult), right);
 }
-
-static inline int32_t cl_scale_dense(int32_t acc, cl_rescale r)
-{
-#if CL_DENSE_SINGLE
-    /* rounded once, halves up */
-    const int32_t total = 31 - r.shift;
-    return (int32_t)(((int64_t)acc * r.mult + ((int64_t)1 << (total - 1))) >> total);
-#else
-    return cl_scale(acc, r);
 #endif
+
+#if CL_DENSE_SINGLE
+/* acc times factor in double, halves away from zero. */
+static inline int32_t cl_scale_dense(int32_t acc, cl_rescale_dense r)
+{
+    const double scaled = (double)acc * r.factor;
+    const double bounded = scaled < -1e6 ? -1e6 : (scaled > 1e6 ? 1e6 : scaled);
+    const int32_t whole = (int32_t)bounded;
+    const double rest = bounded - (double)whole;
+    return whole + (rest >= 0.5 ? 1 : 0) - (rest <= -0.5 ? 1 : 0);
+}
+#else
+static inline int32_t cl_scale_dense(int32_t acc, cl_rescale_dense r)
+{
+    return cl_scale(acc, r);
 }
 #endif
 

@@ -7,7 +7,7 @@ struct concat_s8 {
     const int32_t *runs;
 };
 
-static inline void concat_s8(const struct concat_s8 *p, const int8_t *const *x, int8_t *y)
+CL_KERNEL void concat_s8(const struct concat_s8 *p, const int8_t *const *x, int8_t *y)
 {
     for (int32_t i = 0; i < p->outer; i++) {
         for (int32_t part = 0; part < p->parts; part++) {

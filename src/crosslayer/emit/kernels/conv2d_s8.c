@@ -11,7 +11,7 @@ struct conv2d_s8 {
     const cl_rescale *rescale;
 };
 
-static inline void conv2d_s8(const struct conv2d_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void conv2d_s8(const struct conv2d_s8 *p, const int8_t *x, int8_t *y)
 {
     const int32_t depth = p->in_c / p->groups;
     const int32_t per_group = p->out_c / p->groups;

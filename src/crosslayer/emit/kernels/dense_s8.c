@@ -6,10 +6,10 @@ struct dense_s8 {
     int32_t size_in, size_out, zero_in, zero_out, low, high, per_channel;
     const int8_t *weight;
     const int32_t *bias;
-    const cl_rescale *rescale;
+    const cl_rescale_dense *rescale;
 };
 
-static inline void dense_s8(const struct dense_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void dense_s8(const struct dense_s8 *p, const int8_t *x, int8_t *y)
 {
     const int8_t *tap = p->weight;
     for (int32_t o = 0; o < p->size_out; o++) {

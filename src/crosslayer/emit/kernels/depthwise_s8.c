@@ -11,7 +11,7 @@ struct depthwise_s8 {
     const cl_rescale *rescale;
 };
 
-static inline void depthwise_s8(const struct depthwise_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void depthwise_s8(const struct depthwise_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         const int32_t top = oy * p->stride_h - p->pad_top;

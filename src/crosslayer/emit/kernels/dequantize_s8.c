@@ -7,7 +7,7 @@ struct dequantize_s8 {
     float scale;
 };
 
-static inline void dequantize_s8(const struct dequantize_s8 *p, const int8_t *x, float *y)
+CL_KERNEL void dequantize_s8(const struct dequantize_s8 *p, const int8_t *x, float *y)
 {
     for (int32_t i = 0; i < p->count; i++) {
         y[i] = p->scale * (float)(x[i] - p->zero);

@@ -7,7 +7,7 @@ struct lookup_s8 {
     const int8_t *table;
 };
 
-static inline void lookup_s8(const struct lookup_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void lookup_s8(const struct lookup_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t i = 0; i < p->count; i++) {
         y[i] = p->table[x[i] + 128];

@@ -7,7 +7,7 @@ struct max_pool_s8 {
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
 };
 
-static inline void max_pool_s8(const struct max_pool_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void max_pool_s8(const struct max_pool_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         const int32_t top = oy * p->stride_h - p->pad_top;

@@ -7,7 +7,7 @@ struct mul_s8 {
     const cl_rescale *rescale;
 };
 
-static inline void mul_s8(const struct mul_s8 *p, const int8_t *a, const int8_t *b, int8_t *y)
+CL_KERNEL void mul_s8(const struct mul_s8 *p, const int8_t *a, const int8_t *b, int8_t *y)
 {
     for (int32_t i = 0; i < p->count; i++) {
         const int32_t product = (a[i] - p->zero_a) * (b[i] - p->zero_b);

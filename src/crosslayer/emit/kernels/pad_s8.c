@@ -6,7 +6,7 @@ struct pad_s8 {
     int32_t in_h, in_w, channels, out_h, out_w, top, left, fill;
 };
 
-static inline void pad_s8(const struct pad_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void pad_s8(const struct pad_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         for (int32_t ox = 0; ox < p->out_w; ox++) {

@@ -7,7 +7,7 @@ struct quantize_s8 {
     float scale;
 };
 
-static inline void quantize_s8(const struct quantize_s8 *p, const float *x, int8_t *y)
+CL_KERNEL void quantize_s8(const struct quantize_s8 *p, const float *x, int8_t *y)
 {
     for (int32_t i = 0; i < p->count; i++) {
         y[i] = (int8_t)cl_clamp(cl_round_away(x[i] / p->scale) + p->zero, p->low, p->high);

@@ -1,7 +1,32 @@
-/* y = softmax of each row, scale 1/256, zero -128, in fixed point (TFLite reference kernel, gemmlowp exponential).
+/* y = softmax of each row, scale 1/256, zero -128: in fixed point (gemmlowp exponential), or from a table of powers.
    x, y (rows, depth); y may be x. */
 #include "arithmetic.h"
 
+#if CL_RULE_FLOAT
+struct softmax_s8 {
+    int32_t rows, depth;
+    const float *powers; /* e^(-scale d) for d = 0 ... 255 */
+};
+
+CL_KERNEL void softmax_s8(const struct softmax_s8 *p, const int8_t *x, int8_t *y)
+{
+    for (int32_t row = 0; row < p->rows; row++, x += p->depth, y += p->depth) {
+        int32_t peak = x[0];
+        for (int32_t i = 1; i < p->depth; i++) {
+            peak = x[i] > peak ? x[i] : peak;
+        }
+        float total = 0.0F;
+        for (int32_t i = 0; i < p->depth; i++) {
+            total += p->powers[peak - x[i]];
+        }
+        const float factor = 1.0F / (total * 0x1p-8F);
+        for (int32_t i = 0; i < p->depth; i++) {
+            const int32_t share = cl_round_away(p->powers[peak - x[i]] * factor);
+            y[i] = (int8_t)cl_clamp(share - 128, INT8_MIN, INT8_MAX);
+        }
+    }
+}
+#else
 struct softmax_s8 {
     int32_t rows, depth, mult, shift, diff_min;
 };
@@ -47,7 +72,7 @@ static inline int32_t softmax_reciprocal(int32_t v)
     return x >= (1 << 30) ? INT32_MAX : cl_left(x, 1);
 }
 
-static inline void softmax_s8(const struct softmax_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void softmax_s8(const struct softmax_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t row = 0; row < p->rows; row++, x += p->depth, y += p->depth) {
         int32_t peak = x[0];
@@ -78,3 +103,4 @@ static inline void softmax_s8(const struct softmax_s8 *p, const int8_t *x, int8_
         }
     }
 }
+#endif

@@ -55,6 +55,11 @@ class Add(Op):
         if rounding is Rounding.FLOAT:
             factors = [np.float32(q.scale[0]) / np.float32(result.scale[0]) for q in (a, b)]
             shift = 20 - (int(np.frexp(max(factors))[1]) - 1)
+            if not 1 <= shift <= 30:
+                raise GraphError(
+                    f"the larger input scale is {max(factors):.3g} times the output's, too far for rounding 'float'; "
+                    "put a Requantize before it"
+                )
             mult_a, mult_b = (int(np.rint(np.ldexp(np.float64(f), shift))) for f in factors)
             return {
                 **common,

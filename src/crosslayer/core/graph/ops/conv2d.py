@@ -22,7 +22,7 @@ from crosslayer.core.graph.operation import (
     tie,
 )
 from crosslayer.core.graph.ops.activation import Activation
-from crosslayer.core.graph.ops.products import conv_rule, finish, product_params
+from crosslayer.core.graph.ops.products import conv_rescale, finish, product_params
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array
 
@@ -69,7 +69,7 @@ class Conv2d(Op):
         return {
             **self.windows.params(operands[0].type.shape, output.shape),
             "groups": self.groups,
-            **product_params(operands, output, self.activation, conv_rule(rounding)),
+            **product_params(operands, output, self.activation, conv_rescale(operands, output, rounding)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

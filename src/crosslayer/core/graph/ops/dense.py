@@ -10,7 +10,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, TensorType, Tie, scalar, table, tie
 from crosslayer.core.graph.ops.activation import Activation
-from crosslayer.core.graph.ops.products import dense_rule, finish, product_params
+from crosslayer.core.graph.ops.products import dense_rescale, finish, product_params
 from crosslayer.core.quant import Array
 
 
@@ -45,7 +45,7 @@ class Dense(Op):
         return {
             "size_in": operands[0].type.shape[0],
             "size_out": output.shape[0],
-            **product_params(operands, output, self.activation, dense_rule(rounding)),
+            **product_params(operands, output, self.activation, dense_rescale(operands, output, rounding)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

@@ -10,7 +10,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, TensorType, Tie, scalar, table, tie
 from crosslayer.core.graph.ops.activation import Activation
-from crosslayer.core.graph.ops.products import conv_rule, finish, product_params
+from crosslayer.core.graph.ops.products import conv_rescale, finish, product_params
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array
 
@@ -54,7 +54,7 @@ class DepthwiseConv2d(Op):
         return {
             **self.windows.params(operands[0].type.shape, output.shape),
             "multiplier": self.multiplier,
-            **product_params(operands, output, self.activation, conv_rule(rounding)),
+            **product_params(operands, output, self.activation, conv_rescale(operands, output, rounding)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

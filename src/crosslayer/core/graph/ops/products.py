@@ -12,9 +12,9 @@ from crosslayer.core.quant import Array, Quant
 
 
 def product_params(
-    operands: Sequence[Operand], output: TensorType, activation: Activation, rule: Rule
+    operands: Sequence[Operand], output: TensorType, activation: Activation, factors: Rescale
 ) -> dict[str, int | float | Array | Rescale]:
-    """Zeros, bounds, weights, bias and the factor scale_x · scale_w[channel] / scale_y of a layer (x, weight, bias)."""
+    """Zeros, bounds, weights, bias and rescaling of a layer (x, weight, bias)."""
     x, weight, bias = operands
     source, taps, result = x.code(), weight.code(), Operand(type=output).code()
     if any(taps.zero):
@@ -31,16 +31,8 @@ def product_params(
         "per_channel": int(len(taps.scale) > 1),
         "weight": weight.constant(),
         "bias": bias.constant(),
-        "rescale": rescale(product_factor(source, taps, result, rule), rule),
+        "rescale": factors,
     }
-
-
-def product_factor(source: Quant, taps: Quant, result: Quant, rule: Rule) -> Array:
-    """scale_x · scale_w / scale_y, in the precision in which the runtimes compute it."""
-    if rule is Rule.FLOAT:
-        weights = np.array(taps.scale, np.float32)
-        return np.float32(source.scale[0]) * weights / np.float32(result.scale[0])
-    return source.scale[0] * np.array(taps.scale) / result.scale[0]
 
 
 def conv_rule(rounding: Rounding) -> Rule:
@@ -48,9 +40,29 @@ def conv_rule(rounding: Rounding) -> Rule:
     return Rule.FLOAT if rounding is Rounding.FLOAT else Rule.DOUBLE
 
 
-def dense_rule(rounding: Rounding) -> Rule:
-    """How dense layers round."""
-    return {Rounding.DOUBLE: Rule.DOUBLE, Rounding.REFERENCE: Rule.SINGLE, Rounding.FLOAT: Rule.FLOAT}[rounding]
+def conv_rescale(operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Rescale:
+    """By scale_x · scale_w[channel] / scale_y, in the precision in which the runtimes compute it for convolutions."""
+    rule = conv_rule(rounding)
+    return rescale(product_factors(operands, output, in_float32=rule is Rule.FLOAT), rule)
+
+
+def dense_rescale(operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Rescale:
+    """By scale_x · scale_w[channel] / scale_y, in the precision in which the runtimes compute it for dense layers."""
+    shared = len(operands[1].code().scale) == 1
+    match rounding:
+        case Rounding.DOUBLE:  # TFLite `GetQuantizedConvolutionMultipler` multiplies two floats
+            return rescale(product_factors(operands, output, in_float32=shared), Rule.DOUBLE)
+        case Rounding.REFERENCE:
+            return rescale(product_factors(operands, output, in_float32=False), Rule.SINGLE)
+        case Rounding.FLOAT:
+            return rescale(product_factors(operands, output, in_float32=True), Rule.FLOAT)
+
+
+def product_factors(operands: Sequence[Operand], output: TensorType, *, in_float32: bool) -> Array:
+    """scale_x · scale_w[channel] / scale_y in float64, the product rounded to float32 first if asked for."""
+    x, taps, y = (np.array(o.code().scale) for o in (operands[0], operands[1], Operand(type=output)))
+    product = x * taps
+    return (product.astype(np.float32) if in_float32 else product).astype(np.float64) / y
 
 
 def finish(params: Params, acc: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from crosslayer.core.fixed import Rounding, divide_by_power, doubling_high, split_factor
-from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, Slot, TensorType, Tie, scalar
+from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, Slot, TensorType, Tie, scalar, table
 from crosslayer.core.quant import Array, Quant
 
 _INTEGER_BITS = 5  # TFLite `reference/softmax.h`: kScaledDiffIntegerBits
@@ -19,7 +19,8 @@ _SUM_BITS = 12  # same: kAccumulationIntegerBits
 class Softmax(Op):
     """y[i] = e^x[i] / Σ e^x over the last axis. In integers the result's code is scale 1/256, zero −128.
 
-    The integer meaning is that of TFLite's reference kernel (gemmlowp fixed-point exponential and reciprocal).
+    The integer meaning is that of TFLite's reference kernel (gemmlowp fixed-point exponential and reciprocal); under
+    `Rounding.FLOAT` that of its optimised kernel (a float32 table of powers).
     """
 
     kernel: ClassVar[str] = "softmax_s8"
@@ -39,18 +40,26 @@ class Softmax(Op):
         return peak / peak.sum(axis=-1, keepdims=True)
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """The factor that brings code differences to Q5.26, and the difference beyond which a share is 0."""
-        quant = operands[0].code()
+        """The factor that brings code differences to Q5.26, and the difference beyond which a share is 0.
+
+        Under `Rounding.FLOAT` e^(−scale·d) for the differences d = 0 … 255.
+        """
+        quant, depth = operands[0].code(), output.shape[-1]
+        if rounding is Rounding.FLOAT:
+            steps = np.float32(quant.scale[0]) * np.arange(256, dtype=np.float32)
+            powers = np.exp(-steps.astype(np.float64)).astype(np.float32)
+            return {"rows": output.size // depth, "depth": depth, "powers": powers}
         factor = min(quant.scale[0] * (1 << (31 - _INTEGER_BITS)), 2.0**31 - 1)
         mult, shift = split_factor(factor)
         limit = ((1 << _INTEGER_BITS) - 1) * (1 << (31 - _INTEGER_BITS)) / (1 << max(shift, 0))
-        depth = output.shape[-1]
         return {"rows": output.size // depth, "depth": depth, "mult": mult, "shift": shift, "diff_min": -int(limit)}
 
     def integer(self, params: Params, *codes: Array) -> Array:
-        """TFLite `reference_ops::Softmax`."""
+        """TFLite `reference_ops::Softmax`, or `optimized_ops::Softmax` with a table."""
         x = codes[0].astype(np.int64)
         diff = x - x.max(axis=-1, keepdims=True)
+        if "powers" in params:
+            return _table_softmax(table(params, "powers")[-diff])
         alive = diff >= scalar(params, "diff_min")
         scaled = np.where(alive, diff, 0) << scalar(params, "shift")
         powers = _exp_negative(doubling_high(scaled, np.int64(scalar(params, "mult"))))
@@ -68,6 +77,14 @@ class Softmax(Op):
     def frozen(self) -> Iterable[Slot]:
         """Removing one class changes the shares of all others."""
         return ((0, -1), (OUTPUT, -1))
+
+
+def _table_softmax(powers: Array) -> Array:
+    """The codes of powers / Σ powers in float32, added one after the other, halves away from zero."""
+    total = np.cumsum(powers, axis=-1, dtype=np.float32)[..., -1:]
+    share = powers * (np.float32(1) / (total * np.float32(1 / 256)))
+    whole = np.trunc(share)
+    return np.clip(whole.astype(np.int64) + (share - whole >= 0.5) - 128, -128, 127)
 
 
 def _bit_length(value: Array) -> Array:

@@ -1,0 +1,345 @@
+"""The command line: `crosslayer --help`."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from crosslayer.core.codec import to_plain
+from crosslayer.core.errors import CrosslayerError, InputError
+
+T = TypeVar("T")
+app = typer.Typer(
+    help="From a neural network and a small device to verified firmware with a data sheet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: which are found, and fetching them.", invoke_without_command=True)
+app.add_typer(data_app, name="datasets")
+
+_error = Console(stderr=True)
+_HOLDS, _BAD_INPUT, _FAILS, _INTERRUPTED = 0, 2, 3, 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
+DesignFolder = Annotated[Path, typer.Argument(help="Folder of a design, or of a run.")]
+Samples = Annotated[int, typer.Option(min=1, help="Test samples.")]
+
+
+@app.command()
+def run(
+    study: Annotated[Path | None, typer.Argument(help="Study file; without one: digits, LeNet-5, stm32f769.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/default"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished stage.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study: train, prune, quantize, plan, write C, run it, and judge it."""
+    from dataclasses import replace
+
+    from crosslayer import flow
+    from crosslayer.report.text import verdict_table
+    from crosslayer.study import load_study, parse_study
+
+    chosen = parse_study(flow.STUDY, "default study") if study is None else load_study(study)
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    job = flow.prepare(chosen)
+
+    def observe(position: int, stage: str, resumed: bool) -> None:
+        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {stage}{' (done before)' if resumed else ''}")
+
+    sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
+    if as_json:
+        scores = flow.scores_document(sheet)
+        _print_json({"out": str(out), "scores": scores, "verdicts": [to_plain(v) for v in sheet.verdicts]})
+    else:
+        console = Console()
+        console.print(verdict_table(sheet))
+        console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    if not all(verdict.holds for verdict in sheet.verdicts):
+        raise typer.Exit(_FAILS)
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="A network's name, or the folder of a design or run.")],
+    target: Annotated[str, typer.Option(help="A target's name or TOML file.")] = "stm32f769",
+    shape: Annotated[str, typer.Option(help="Input shape of a named network, as 28,28,1.")] = "28,28,1",
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes of a named network.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Say what a network or design costs on a target, from formulas, without running it."""
+    from crosslayer.evaluate.size import inspection
+    from crosslayer.hardware.catalogue import load_target
+    from crosslayer.networks.zoo import network
+
+    device = load_target(target)
+    folder = Path(source)
+    graph = _load(folder).graph if folder.is_dir() else network(source, _shape(shape), classes, 0)
+    found = inspection(graph, device)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("node", "operation", "output", "parameters", "MACs", title=f"{source} on {device.title}")
+    for node in found["nodes"]:
+        counts = (str(node[key]) for key in ("parameters", "macs"))
+        table.add_row(node["name"], node["operation"], "×".join(map(str, node["output"])), *counts)
+    Console().print(table)
+    Console().print("\n".join(f"{s['name']}: {s['value']:.6g} {s['unit']} ({s['origin']})" for s in found["scores"]))
+
+
+@app.command()
+def verify(
+    design: DesignFolder,
+    samples: Samples = 1000,
+    emulated: Annotated[int, typer.Option(min=1, help="Samples for each emulated core.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    data: Annotated[str | None, typer.Option(help="A data set; its test split. Without: random inputs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show that every executor gives the bytes of the integer reference: exact, C on this computer, all cores."""
+    from crosslayer.core.target import Core
+    from crosslayer.flow import firmware_of, inputs_for
+
+    loaded = _load(design)
+    x = inputs_for(loaded, data, samples, seed)
+    from crosslayer.evaluate.firmware import compare
+
+    with firmware_of(loaded, x) as folder:
+        found = compare(loaded.graph, folder, x, emulated=emulated, cores=list(Core))
+    total = sum(comparison.differing_bytes for comparison in found)
+    if as_json:
+        _print_json({"differing_bytes": total, "executors": [to_plain(c) for c in found]})
+    else:
+        table = Table("executor", "samples", "differing bytes")
+        for c in found:
+            table.add_row(c.executor, str(c.samples), str(c.differing_bytes))
+        Console().print(table)
+    if total:
+        raise typer.Exit(_FAILS)
+
+
+@app.command()
+def emulate(
+    design: DesignFolder,
+    core: Annotated[str, typer.Option(help="cortex-m0, cortex-m4, cortex-m7, cortex-m33 or rv32.")] = "cortex-m4",
+    samples: Samples = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    data: Annotated[str | None, typer.Option(help="A data set; its test split. Without: random inputs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a design's firmware on an emulated core: instructions, stack, flash, RAM, differing bytes."""
+    from crosslayer.core.codec import from_plain
+    from crosslayer.core.target import Core
+    from crosslayer.evaluate.firmware import emulation
+    from crosslayer.flow import firmware_of, inputs_for
+
+    loaded = _load(design)
+    x = inputs_for(loaded, data, samples, seed)
+    with firmware_of(loaded, x) as folder:
+        found = emulation(loaded.graph, folder, x, from_plain(Core, core, "--core"))
+    if as_json:
+        _print_json(found)
+    else:
+        table = Table("figure", "value", title=f"{design} on an emulated {core}")
+        for name, value in found.items():
+            table.add_row(name, str(value))
+        Console().print(table)
+    if found["differing_bytes"]:
+        raise typer.Exit(_FAILS)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
+    """Say where the report of a run lies, and its verdict."""
+    scores_file, page = run_folder / "scores.json", run_folder / "report.html"
+    try:
+        scores = json.loads(scores_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{scores_file}: cannot be read ({error}); give the folder of a finished run") from error
+    if as_json:
+        _print_json({"report": str(page), "scores": scores})
+        return
+    table = Table("score", "value", "low", "high", "unit", "origin")
+    for s in scores:
+        table.add_row(s["name"], *(f"{s[k]:.6g}" for k in ("value", "low", "high")), s["unit"], s["origin"])
+    Console().print(table)
+    Console().print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def targets(as_json: Json = False) -> None:
+    """List the devices, or where a figure of theirs comes from (--json)."""
+    from crosslayer.core.target import MemoryKind
+    from crosslayer.hardware.catalogue import list_targets
+
+    found = list_targets()
+    if as_json:
+        _print_json({"targets": [to_plain(target) for target in found]})
+        return
+    table = Table("name", "device", "core", "MHz", "flash KiB", "RAM KiB")
+    for t in found:
+        sizes = (str(t.capacity(kind) // 1024) for kind in (MemoryKind.FLASH, MemoryKind.RAM))
+        table.add_row(t.name, t.title, t.core.value, f"{t.clock_hz / 1e6:g}", *sizes)
+    Console().print(table)
+
+
+@app.command()
+def networks(as_json: Json = False) -> None:
+    """List the reference networks."""
+    from crosslayer.networks.zoo import NETWORKS
+
+    found = {name: (function.__doc__ or "").splitlines()[0] for name, function in NETWORKS.items()}
+    _print_listing("networks", found, as_json)
+
+
+@app.command()
+def stages(as_json: Json = False) -> None:
+    """List the stages of a recipe and their parameters."""
+    import dataclasses
+
+    from crosslayer.study import STAGES
+
+    if as_json:
+        listed = [
+            {"name": s.name(), "parameters": to_plain(s()), "what": (s.__doc__ or "").splitlines()[0]} for s in STAGES
+        ]
+        _print_json({"stages": listed})
+        return
+    table = Table("use", "parameters", "what it does")
+    for stage in STAGES:
+        fields = dataclasses.fields(stage)  # type: ignore[arg-type]  # every stage is a dataclass
+        shown = "\n".join(f"{f.name} = {to_plain(getattr(stage(), f.name))!r}" for f in fields)
+        table.add_row(stage.name(), shown, (stage.__doc__ or "").splitlines()[0])
+    Console().print(table)
+
+
+@data_app.callback()
+def datasets(context: typer.Context, as_json: Json = False) -> None:
+    """List the data sets, and where they are found."""
+    if context.invoked_subcommand is not None:
+        return
+    from crosslayer.datasets.catalog import catalog, locate, whereabouts
+
+    if as_json:
+        listed = [
+            {
+                "name": s.name,
+                "title": s.title,
+                "licence": s.licence,
+                "citation": s.citation,
+                "where": whereabouts(s.name),
+                "path": None if (path := locate(s.name)) is None else str(path),
+            }
+            for s in catalog()
+        ]
+        _print_json({"datasets": listed})
+        return
+    table = Table("name", "set", "where")
+    for s in catalog():
+        table.add_row(s.name, s.title, whereabouts(s.name))
+    Console().print(table)
+
+
+@data_app.command("get")
+def get_dataset(
+    name: Annotated[str, typer.Argument(help="Name of a data set.")],
+    url: Annotated[str | None, typer.Option(help="Folder on another server that holds the same files.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a data set, with checksum; an interrupted download goes on where it stopped."""
+    from crosslayer.datasets.download import get
+
+    with _bar() as bar:
+        task = bar.add_task(name, total=None)
+        folder = get(name, base_url=url, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if as_json:
+        _print_json({"name": name, "path": str(folder)})
+    else:
+        Console().print(str(folder), soft_wrap=True)
+
+
+def track(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+    """The items, with a progress bar on stderr that disappears at the end."""
+    with _bar() as bar:
+        yield from bar.track(items, description=title, total=total)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=_error, transient=True)
+
+
+def _load(folder: Path) -> Any:
+    from crosslayer.core.design import load_design
+
+    return load_design(folder / "design" if (folder / "design").is_dir() else folder)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--shape: '{text}' is no shape; write sizes with commas, as 28,28,1") from error
+    if min(shape) < 1:
+        raise InputError(f"--shape: '{text}' has a size below 1")
+    return shape
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def _print_listing(title: str, rows: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        _print_json({title: [{"name": name, "what": what} for name, what in rows.items()]})
+        return
+    table = Table("name", "what it is")
+    for row in rows.items():
+        table.add_row(*row)
+    Console().print(table)
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit status: 0 all requirements hold, 2 bad input, 3 one does not hold, 130 interrupted."""
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except CrosslayerError as error:
+        _error.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(_BAD_INPUT)
+    except OSError as error:
+        _error.print(f"[bold red]error:[/] {_plain(_system_message(error))}", soft_wrap=True, highlight=False)
+        sys.exit(_BAD_INPUT)
+    except _InterruptedError:
+        _error.print("interrupted; run the same command with --resume to go on", highlight=False)
+        sys.exit(_INTERRUPTED)
+    sys.exit(_HOLDS)
+
+
+class _InterruptedError(BaseException):
+    """Ctrl-C. Not a `KeyboardInterrupt`, which the argument parser would turn into another exit status."""
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _InterruptedError
+
+
+def _plain(text: str) -> str:
+    """Text without meaning to the console's markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _system_message(error: OSError) -> str:
+    return f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another folder"

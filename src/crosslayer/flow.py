@@ -1,0 +1,248 @@
+"""The whole way: a network and a device in, verified firmware and a data sheet out. Read this first."""
+
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from crosslayer.core.bench import Bench, Progress, silent
+from crosslayer.core.codec import to_plain
+from crosslayer.core.dataset import Dataset
+from crosslayer.core.design import Design, save_design
+from crosslayer.core.errors import InputError
+from crosslayer.core.files import sweep_partials, unwritable, write_atomic
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.plan import peak_bytes
+from crosslayer.core.quant import Array
+from crosslayer.core.score import Score
+from crosslayer.core.sheet import Sheet
+from crosslayer.core.stage import Recipe, Stage, run
+from crosslayer.core.target import MemoryKind
+from crosslayer.datasets.catalog import load
+from crosslayer.emit.firmware import emit
+from crosslayer.evaluate.accuracy import accuracy_score, predict
+from crosslayer.evaluate.firmware import check_fit
+from crosslayer.evaluate.measure import measure
+from crosslayer.evaluate.size import count_scores, rough_scores
+from crosslayer.execute import exact
+from crosslayer.hardware.catalogue import load_target
+from crosslayer.learn.train import FineTune, Train
+from crosslayer.networks.zoo import network
+from crosslayer.plan.arena import PlanArena
+from crosslayer.prune.channels import PruneChannels
+from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.report.page import write_report
+from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.norms import FoldNorms
+from crosslayer.study import Study, study_text
+
+RECIPE: Recipe = (
+    Train(epochs=30, batch=64),
+    PruneChannels(),
+    FineTune(),
+    FoldNorms(),
+    FuseActivations(),
+    QuantizeAffine(),
+    PlanArena(),
+)
+"""The default recipe: train, prune, tune, simplify, quantize, plan."""
+
+STUDY = """
+[network]
+source = "lenet5"
+[data]
+source = "digits"
+[target]
+name = "stm32f769"
+[require]
+accuracy_drop = 0.02
+flash = "64 KiB"
+ram = "16 KiB"
+latency = "20 ms"
+energy = "1 mJ"
+differing_bytes = 0
+"""
+"""What `crosslayer run` does without a study file: real handwritten digits on the talk's device."""
+
+_MARK = "study.toml"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """A study with everything it names found, and known to be able to fit."""
+
+    study: Study
+    recipe: Recipe
+    design: Design
+    data: Dataset
+
+
+def prepare(study: Study) -> Job:
+    """The job of a study. Raises `InputError`, `DataError` or `FitError` before anything is written."""
+    recipe = study.recipe if study.recipe is not None else RECIPE
+    target = load_target(study.target.name)
+    if target.active_power is None and any(r.name == "energy" for r in study.require):
+        raise InputError(f"require.energy: no power figure of {target.name} is known; leave this requirement out")
+    data = load(study.data.source)
+    graph = network(study.network.source, data.shape, len(data.classes), study.seed)
+    if graph.types[graph.outputs[0]].size != len(data.classes):
+        raise InputError(f"network '{study.network.source}' is no classifier; {data.name} has classes to be told apart")
+    least = min((stage.keep for stage in recipe if isinstance(stage, PruneChannels)), default=1.0)
+    order = tuple(node.name for node in graph.nodes)
+    needs = {
+        MemoryKind.FLASH: int(graph.parameters * least),  # one byte per int8 weight
+        MemoryKind.RAM: int(peak_bytes(graph, order) / 4 * least),  # a quarter of the float32 activations
+    }
+    check_fit(needs, target, f"{study.network.source} on {data.name}, quantized" + (" and pruned" * (least < 1)))
+    return Job(study=study, recipe=recipe, design=Design(graph=graph, target=target), data=data)
+
+
+def build(
+    job: Job,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    observe: Callable[[int, str, bool], None] = lambda position, stage, resumed: None,
+) -> Sheet:
+    """Runs the recipe, writes and verifies the firmware, and puts design, firmware, report and scores into `out`.
+
+    With `resume`, a run that was killed goes on after its last finished stage; without, it starts afresh.
+    """
+    study, data = job.study, job.data
+    work = claim(out, study_text(study, job.recipe), resume=resume)
+    bench = Bench(data=data, seed=study.seed, executor=execute, progress=progress)
+    baseline = job.design.graph
+
+    def visit(position: int, stage: Stage, design: Design) -> None:
+        nonlocal baseline
+        if isinstance(stage, Train):
+            baseline = design.graph
+
+    design = run(
+        job.recipe,
+        job.design,
+        bench,
+        judge=lambda design: judge(design, bench),
+        checkpoints=work,
+        observe=observe,
+        visit=visit,
+    )
+    observe(len(job.recipe), "write firmware, verify, measure", False)
+    firmware = work / "firmware"
+    emit(design, firmware, data.validation.real(slice(0, 4)))
+    figures = measure(design, baseline, data, firmware, emulated=study.samples, executor=execute)
+    found = {score.name: score for score in figures.scores}
+    sheet = Sheet(
+        title=f"{study.network.source} on {data.name} for {design.target.name}",
+        design=design,
+        network=study.network.source,
+        dataset=data.name,
+        dataset_source=data.source,
+        seed=study.seed,
+        scores=figures.scores,
+        verdicts=tuple(requirement.verdict(found[requirement.name]) for requirement in study.require),
+        layers=figures.layers,
+        classes=data.classes,
+        confusion=figures.confusion,
+        samples=figures.samples,
+        study=study_text(study, job.recipe),
+        versions=versions(),
+    )
+    save_design(design, out / "design")
+    emit(design, out / "firmware", data.validation.real(slice(0, 4)))
+    write_report(sheet, out / "report.html")
+    write_atomic(out / "scores.json", json.dumps(scores_document(sheet), indent=1, ensure_ascii=False) + "\n")
+    return sheet
+
+
+def execute(graph: Graph, x: Array) -> Array:
+    """The fastest executor that can be trusted: `exact` for integers, PyTorch for floats."""
+    if graph.is_integer:
+        return exact.run(graph, x)
+    from crosslayer.execute.torch import run as run_torch  # loaded only where floats are executed
+
+    return run_torch(graph, x)
+
+
+def judge(design: Design, bench: Bench) -> tuple[Score, ...]:
+    """The figures of a design on the way: accuracy on validation data, counts, and modelled costs."""
+    validation = bench.data.validation
+    predicted = predict(design.graph, validation, bench.executor)
+    accuracy = accuracy_score("accuracy", predicted, validation.labels, "validation data")
+    return (accuracy, *count_scores(design.graph), *rough_scores(design))
+
+
+def claim(out: Path, study: str, *, resume: bool) -> Path:
+    """The folder for checkpoints in `out`, which from now on belongs to this study.
+
+    Raises `InputError` if `out` cannot be written, or holds something that no run has put there. Results of an earlier
+    run are removed first, so that what lies in `out` always belongs to one run.
+    """
+    work = out / ".work"
+    try:
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
+            raise InputError(f"{out}: is not empty and not the folder of a run; choose another one")
+        out.mkdir(parents=True, exist_ok=True)
+        same = (out / _MARK).is_file() and (out / _MARK).read_text(encoding="utf-8") == study
+        if not (resume and same):
+            for name in ("scores.json", "report.html"):
+                (out / name).unlink(missing_ok=True)
+            for name in ("design", "firmware", ".work"):
+                shutil.rmtree(out / name, ignore_errors=True)
+        sweep_partials(out)
+        work.mkdir(exist_ok=True)
+        sweep_partials(work)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    write_atomic(out / _MARK, study)
+    return work
+
+
+def inputs_for(design: Design, data: str | None, samples: int, seed: int) -> Array:
+    """Inputs for a saved design: the first test samples of a data set, or random codes over the whole range."""
+    kind = design.graph.types[design.graph.inputs[0]]
+    if data is not None:
+        return load(data).test.real(slice(0, samples))
+    rng = np.random.default_rng(seed)
+    if kind.quant is None:
+        return rng.normal(size=(samples, *kind.shape)).astype(np.float32)
+    return rng.integers(kind.quant.lowest, kind.quant.highest + 1, (samples, *kind.shape)).astype(kind.quant.dtype)
+
+
+@contextmanager
+def firmware_of(design: Design, x: Array) -> Generator[Path]:
+    """A folder with the firmware of a saved design, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "firmware"
+        emit(design, folder, x[:1])
+        yield folder
+
+
+def scores_document(sheet: Sheet) -> list[dict[str, Any]]:
+    """What `scores.json` holds: each final score, with the values of the same name after each stage under `trail`."""
+    listed: list[dict[str, Any]] = []
+    for score in sheet.scores:
+        trail = [
+            {"stage": step.stage, **to_plain(figure)}
+            for step in sheet.design.trail
+            for figure in step.scores
+            if figure.name == score.name
+        ]
+        listed.append({**to_plain(score), "trail": trail})
+    return listed
+
+
+def versions() -> dict[str, str]:
+    """The tools that take part in a run, and their versions."""
+    tools = ("crosslayer", "numpy", "torch", "ziglang", "unicorn")
+    return {"python": platform.python_version(), **{tool: metadata.version(tool) for tool in tools}}

@@ -1,0 +1,212 @@
+"""The study file: which network, data, device, requirements and stages."""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import tomli_w
+
+from crosslayer.core.codec import from_plain, suggest, to_plain
+from crosslayer.core.errors import InputError
+from crosslayer.core.score import Better, Score
+from crosslayer.core.sheet import Verdict
+from crosslayer.core.stage import Recipe, Stage
+from crosslayer.learn.train import FineTune, Train
+from crosslayer.plan.arena import PlanArena
+from crosslayer.prune.channels import PruneChannels
+from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.norms import FoldNorms
+
+STAGES: tuple[type[Stage], ...] = (
+    FineTune,
+    FoldNorms,
+    FuseActivations,
+    PlanArena,
+    PruneChannels,
+    QuantizeAffine,
+    Train,
+)
+"""All stages by which a study file can ask for them; `Stage.name` is how it spells them."""
+
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "B": {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2},
+    "s": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
+    "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6},
+    "": {"": 1, "%": 0.01},
+}
+_REQUIREMENTS: Mapping[str, tuple[str, Better]] = {
+    "accuracy": ("", Better.HIGHER),
+    "accuracy_drop": ("", Better.LOWER),
+    "parameters": ("", Better.LOWER),
+    "macs": ("", Better.LOWER),
+    "flash": ("B", Better.LOWER),
+    "weights": ("B", Better.LOWER),
+    "ram": ("B", Better.LOWER),
+    "instructions": ("", Better.LOWER),
+    "latency": ("s", Better.LOWER),
+    "energy": ("J", Better.LOWER),
+    "differing_bytes": ("B", Better.LOWER),
+}
+"""What can be required: the base unit of the score of that name, and which direction is better."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`[network]` and `[data]`: where it comes from."""
+
+    source: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """`[target]`: a name, or the path of a TOML file."""
+
+    name: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One line of `[require]`: the score `name` must not be worse than `limit` (in its base unit)."""
+
+    name: str
+    limit: float
+    written: str
+
+    def verdict(self, score: Score) -> Verdict:
+        """The score held against the limit. A modelled score must hold over its whole interval's middle value."""
+        better = _REQUIREMENTS[self.name][1]
+        holds = score.value >= self.limit if better is Better.HIGHER else score.value <= self.limit
+        return Verdict(requirement=self.name, limit=self.limit, written=self.written, score=score, holds=holds)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study file. `recipe` None means the default one; `samples` is how many test samples the emulator runs."""
+
+    network: Source
+    data: Source
+    target: Named
+    require: tuple[Requirement, ...] = ()
+    recipe: Recipe | None = None
+    seed: int = 0
+    samples: int = 20
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The keys of a study file."""
+
+    network: Source
+    data: Source
+    target: Named
+    require: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stage: tuple[Mapping[str, Any], ...] | None = None
+    seed: int = 0
+    samples: int = 20
+
+
+def load_study(path: Path) -> Study:
+    """The study in a TOML file. Raises `InputError` that says which file and key is wrong and what to do."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a study file") from error
+    return parse_study(text, str(path))
+
+
+def parse_study(text: str, where: str) -> Study:
+    """The study in a TOML text; `where` names it in messages."""
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: is not TOML ({error}); correct that place") from error
+    file = from_plain(_File, plain, where)
+    if file.samples < 1 or file.seed < 0:
+        raise InputError(f"{where}: samples must be at least 1 and seed at least 0")
+    return Study(
+        network=file.network,
+        data=file.data,
+        target=file.target,
+        require=tuple(_requirement(name, value, f"{where}: require") for name, value in file.require.items()),
+        recipe=None if file.stage is None else _recipe(file.stage, where),
+        seed=file.seed,
+        samples=file.samples,
+    )
+
+
+def study_text(study: Study, recipe: Recipe) -> str:
+    """The TOML text from which `study` with `recipe` can be run again."""
+    document: dict[str, Any] = {
+        "seed": study.seed,
+        "samples": study.samples,
+        "network": to_plain(study.network),
+        "data": to_plain(study.data),
+        "target": to_plain(study.target),
+        "require": {r.name: r.written for r in study.require},
+        "stage": [{"use": stage.name(), **to_plain(stage)} for stage in recipe],
+    }
+    return tomli_w.dumps(document)
+
+
+def find_stage(name: str, where: str) -> type[Stage]:
+    """The stage of that name. Raises `InputError` with the nearest known one."""
+    known = {stage.name(): stage for stage in STAGES}
+    if name not in known:
+        raise InputError(f"{where}: unknown stage '{name}'; {suggest(name, list(known))}")
+    return known[name]
+
+
+def parse_quantity(value: Any, unit: str, where: str) -> float:
+    """A number in base units from `64 KiB`, `20 ms`, `1 mJ`, `0.5 %` or a plain number.
+
+    >>> parse_quantity("64 KiB", "B", "flash")
+    65536.0
+    """
+    known = _UNITS[unit]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number, given = float(value), unit
+    else:
+        match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*([^\d\s]*)\s*", value) if isinstance(value, str) else None
+        try:
+            number, given = (float(match[1]), match[2]) if match else (math.nan, "")
+        except ValueError:
+            number, given = math.nan, ""
+        if isinstance(value, str) and match and unit and not given:
+            raise InputError(f"{where}: '{value}' has no unit; use one of {', '.join(known)}")
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {value!r} is not a quantity; write a number{' and a unit' if unit else ''}")
+    if given not in known:
+        wanted = ", ".join(u for u in known if u) or "no unit"
+        raise InputError(f"{where}: '{value}' has the wrong unit '{given}'; use one of {wanted}")
+    if number < 0:
+        raise InputError(f"{where}: {value!r} is negative; requirements are at least 0")
+    return number * known[given]
+
+
+def _requirement(name: str, value: Any, where: str) -> Requirement:
+    if name not in _REQUIREMENTS:
+        raise InputError(f"{where}: unknown key '{name}'; {suggest(name, list(_REQUIREMENTS))}")
+    limit = parse_quantity(value, _REQUIREMENTS[name][0], f"{where}.{name}")
+    return Requirement(name=name, limit=limit, written=str(value))
+
+
+def _recipe(entries: tuple[Mapping[str, Any], ...], where: str) -> Recipe:
+    stages: list[Stage] = []
+    for i, entry in enumerate(entries):
+        place = f"{where}: stage[{i}]"
+        fields = dict(entry)
+        use = fields.pop("use", None)
+        if not isinstance(use, str):
+            raise InputError(f"{place}: missing key 'use'; name a stage: {', '.join(s.name() for s in STAGES)}")
+        stages.append(from_plain(find_stage(use, place), fields, f"{place} ({use})"))
+    return tuple(stages)

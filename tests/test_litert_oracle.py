@@ -1,0 +1,260 @@
+"""The integer meaning of each operation against LiteRT's kernels, byte by byte, under each rounding rule."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crosslayer.core.fixed import Rounding, doubling_high
+from crosslayer.core.graph.build import Builder
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.operation import Shape, rescaler, scalar, table
+from crosslayer.core.graph.ops import (
+    Activation,
+    Add,
+    AveragePool,
+    Conv2d,
+    Dense,
+    DepthwiseConv2d,
+    MaxPool,
+    Softmax,
+    Windows,
+)
+from crosslayer.core.graph.ops.products import bias_code
+from crosslayer.core.graph.ops.windows import same
+from crosslayer.core.quant import Array, Quant
+from crosslayer.execute import exact, reference
+from litert_models import Kernels, answer
+
+MODELS = 300
+"""Random models for each operation and rule; more than 200 of them have different shapes."""
+
+Draw = Callable[[np.random.Generator, Rounding], Graph]
+"""A random one-node graph."""
+
+
+def draw_conv(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    x, windows = draw_windows(rng)
+    groups = int(rng.choice([g for g in (1, 2, 3, 4) if x[2] % g == 0])) if rng.random() < 0.2 else 1
+    outputs = groups * int(rng.integers(1, 20))
+    weight = draw_weight(rng, (outputs, *windows.kernel, x[2] // groups))
+    op = Conv2d(windows=windows, groups=groups, activation=draw_activation(rng))
+    return draw_layer(rng, rounding, op, x, weight)
+
+
+def draw_depthwise(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    x, windows = draw_windows(rng)
+    multiplier = int(rng.choice([1, 1, 2, 3, 8]))
+    weight = draw_weight(rng, (*windows.kernel, x[2] * multiplier))
+    op = DepthwiseConv2d(windows=windows, multiplier=multiplier, activation=draw_activation(rng))
+    return draw_layer(rng, rounding, op, x, weight)
+
+
+def draw_dense(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    inputs, outputs = int(rng.integers(1, rng.choice([2, 9, 65, 701]))), int(rng.integers(1, 65))
+    weight = draw_weight(rng, (outputs, inputs))
+    return draw_layer(rng, rounding, Dense(activation=draw_activation(rng)), (inputs,), weight)
+
+
+def draw_max_pool(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    x, windows = draw_windows(rng, dilated=False)
+    b = Builder(rounding)
+    return b.graph(b.add(MaxPool(windows=windows), b.input("x", x, draw_code(rng))))
+
+
+def draw_average_pool(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    x, windows = draw_windows(rng, dilated=False)
+    b = Builder(rounding)
+    return b.graph(b.add(AveragePool(windows=windows), b.input("x", x, draw_code(rng))))
+
+
+def draw_add(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    shape, apart = draw_shape(rng), np.array([rng.uniform(-4, 4), rng.uniform(-2, 4)])
+    if rng.random() < 0.3:
+        apart = np.rint(apart)  # scales that are powers of two apart make exact ties
+    a, b, y = draw_code(rng), draw_code(rng), draw_code(rng)
+    b = replace(b, scale=(a.scale[0] * 2.0 ** apart[0],))
+    y = replace(y, scale=(max(a.scale[0], b.scale[0]) * 2.0 ** apart[1],))
+    builder = Builder(rounding)
+    inputs = builder.input("a", shape, a), builder.input("b", shape, b)
+    return builder.graph(builder.add(Add(activation=draw_activation(rng)), *inputs, quant=y))
+
+
+def draw_softmax(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    shape = draw_shape(rng) if rng.random() < 0.3 else (int(rng.integers(1, 300)),)
+    b = Builder(rounding)
+    return b.graph(b.add(Softmax(), b.input("x", shape, draw_code(rng))))
+
+
+DRAWS: Mapping[str, Draw] = {
+    "conv": draw_conv,
+    "depthwise": draw_depthwise,
+    "dense": draw_dense,
+    "max_pool": draw_max_pool,
+    "average_pool": draw_average_pool,
+    "add": draw_add,
+    "softmax": draw_softmax,
+}
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize("op", DRAWS)
+def test_integers_are_those_of_litert(op: str, rounding: Rounding) -> None:
+    shapes: set[object] = set()
+    for number in range(MODELS):
+        rng = random_for(op, rounding, number)
+        graph = DRAWS[op](rng, rounding)
+        inputs = draw_inputs(rng, graph)
+        expected = oracle(graph, inputs)
+        shapes.add((graph.nodes[0].op, *(kind.shape for kind in graph.types.values())))
+        for ours in our_answers(graph, inputs):
+            differing = np.count_nonzero(ours != expected)
+            assert differing == 0, f"model {number}: {differing} of {ours.size} bytes differ: {graph.nodes[0].op}"
+    assert len(shapes) >= 200
+
+
+def test_the_optimised_dense_kernel_differs_from_the_double_rule_in_ties_alone() -> None:
+    """It rounds the shift's halves up, not away from zero; the factor and the first rounding are ours."""
+    for number in range(MODELS):
+        rng = random_for("optimised dense", Rounding.DOUBLE, number)
+        graph = draw_dense(rng, Rounding.DOUBLE)
+        (codes,) = draw_inputs(rng, graph)
+        params = graph.lowered[graph.nodes[0].name]
+        factor, centred = rescaler(params), codes.astype(np.int64) - scalar(params, "zero_in")
+        sums = centred @ table(params, "weight").astype(np.int64).T + table(params, "bias")
+        right = np.maximum(-factor.shift.astype(np.int64), 0)
+        high = doubling_high(sums << np.maximum(factor.shift, 0), factor.mult)
+        rounded = (high + ((1 << right) >> 1)) >> right
+        ours = np.clip(rounded + scalar(params, "zero_out"), scalar(params, "low"), scalar(params, "high"))
+        assert np.array_equal(ours, answer(graph, [codes], Kernels.OPTIMISED)), f"model {number}"
+
+
+def oracle(graph: Graph, inputs: list[Array]) -> Array:
+    """LiteRT's answer from the kernels that a graph's rounding rule names."""
+    if graph.rounding is Rounding.FLOAT:
+        return answer(graph, inputs, Kernels.DEFAULT)
+    if graph.rounding is Rounding.DOUBLE and isinstance(graph.nodes[0].op, Dense):
+        (codes,) = inputs
+        return answer(pointwise(graph), [codes[:, None, None, :]], Kernels.REFERENCE)[:, 0, 0, :]
+    return answer(graph, inputs, Kernels.REFERENCE)
+
+
+def pointwise(graph: Graph) -> Graph:
+    """A dense layer as a convolution of one pixel.
+
+    None of LiteRT's dense kernels rounds as those of TensorFlow Lite Micro do; its reference convolution does. Only the
+    product of the scales, which a dense layer with one weight scale takes in float32, must be put in by hand.
+    """
+    (node,) = graph.nodes
+    assert isinstance(node.op, Dense)
+    x, weight, bias = graph.operands(node)
+    source, taps = x.code(), weight.code()
+    if len(taps.scale) == 1:
+        product = float(np.float32(source.scale[0]) * np.float32(taps.scale[0]))
+        source, taps = replace(source, scale=(product,)), replace(taps, scale=(1.0,))
+    b = Builder(graph.rounding)
+    result = b.add(
+        Conv2d(windows=Windows(kernel=(1, 1)), activation=node.op.activation),
+        b.input("x", (1, 1, *x.type.shape), source),
+        b.constant("weight", weight.constant()[:, None, None, :], taps),
+        b.constant("bias", bias.constant(), bias.code()),
+        quant=graph.types[node.name].quant,
+    )
+    return b.graph(result)
+
+
+def draw_shape(rng: np.random.Generator) -> Shape:
+    high, wide = rng.integers(1, 13, 2).tolist()
+    return high, wide, int(rng.choice([1, 2, 3, 4, 6, 8, 12, 16, 24, 33]))
+
+
+def draw_windows(rng: np.random.Generator, *, dilated: bool = True) -> tuple[Shape, Windows]:
+    """An input shape and windows that TFLite can express on it: SAME or VALID, strided, dilated."""
+    while True:
+        x = draw_shape(rng)
+        kernel, stride = tuple(rng.integers(1, 6, 2).tolist()), tuple(rng.integers(1, 4, 2).tolist())
+        dilation = tuple(rng.integers(1, 4, 2).tolist()) if dilated and rng.random() < 0.3 else (1, 1)
+        padding = same(x, kernel, stride, dilation) if rng.random() < 0.5 else (0, 0, 0, 0)
+        windows = Windows(kernel=kernel, stride=stride, dilation=dilation, padding=padding)
+        span = windows.reach()
+        if x[0] + sum(padding[:2]) >= span[0] and x[1] + sum(padding[2:]) >= span[1]:
+            return x, windows
+
+
+def draw_activation(rng: np.random.Generator) -> Activation:
+    return list(Activation)[rng.integers(3)]
+
+
+def draw_code(rng: np.random.Generator) -> Quant:
+    """Any scale, or one that makes ties likely; any zero, the ends included."""
+    scale = float(2.0 ** rng.integers(-8, 1)) if rng.random() < 0.3 else float(np.exp(rng.uniform(-7, 0)))
+    return Quant(bits=8, scale=(scale,), zero=(int(rng.choice([-128, 127, *rng.integers(-128, 128, 4)])),))
+
+
+def draw_weight(rng: np.random.Generator, shape: Shape) -> Array:
+    """Uniform codes, sometimes extremes only."""
+    if rng.random() < 0.2:
+        return rng.choice(np.array([-127, 127], np.int8), shape)
+    return rng.integers(-127, 128, shape).astype(np.int8)
+
+
+def draw_layer(
+    rng: np.random.Generator, rounding: Rounding, op: Conv2d | DepthwiseConv2d | Dense, x: Shape, weight: Array
+) -> Graph:
+    """`op` with biases that bring half of the sums of an input of zeros as near to a rounding tie as integers can."""
+    source, axis = draw_code(rng), op.channel_axis
+    assert axis is not None
+    channels = weight.shape[axis]
+    spread = np.exp(rng.uniform(-1, 1, channels if channels > 1 and rng.random() < 0.7 else 1))
+    spread = np.exp2(np.round(np.log2(spread))) if rng.random() < 0.3 else spread
+    middle = float(np.exp(rng.uniform(-9, -2)))
+    taps = Quant(bits=8, scale=tuple((middle * spread).tolist()), axis=axis if len(spread) > 1 else None)
+    sums = 74.0 * 73.0 * np.sqrt(weight.size / channels)  # the typical size of a sum of products
+    large = rng.random() < 0.3  # biases beyond float32's integers
+    step = middle * source.scale[0] * (2.0 ** rng.uniform(20, 29) if large else sums) / 2.0 ** rng.uniform(4, 7)
+    result = Quant(bits=8, scale=(step,), zero=draw_code(rng).zero)
+    ties = (rng.integers(-140, 140, channels) + 0.5) * result.scale[0] / (source.scale[0] * np.array(taps.scale))
+    near = np.rint(ties) + rng.integers(-1, 2, channels)
+    bias = np.where(rng.random(channels) < 0.5, near, rng.uniform(-sums, sums, channels))
+    bias = np.clip(bias, -(2.0**30), 2.0**30).astype(np.int32)
+    b = Builder(rounding)
+    node = b.add(
+        op,
+        b.input("x", x, source),
+        b.constant("weight", weight, taps),
+        b.constant("bias", bias, bias_code(source, taps)),
+        quant=result,
+    )
+    return b.graph(node)
+
+
+def draw_inputs(rng: np.random.Generator, graph: Graph) -> list[Array]:
+    """For each input a batch: both ends, ends at random, zero, noise around it, and uniform codes."""
+    batches: list[Array] = []
+    for name in graph.inputs:
+        kind = graph.types[name]
+        assert kind.quant is not None
+        zero, ends = kind.quant.zero[0], np.array([-128, 127])
+        samples = [
+            *(np.full(kind.shape, v) for v in (-128, 127, zero)),
+            rng.choice(ends, kind.shape),
+            *(np.clip(zero + rng.integers(-width, width + 1, kind.shape), -128, 127) for width in (2, 30)),
+            *rng.integers(-128, 128, (2, *kind.shape)),
+        ]
+        order = rng.permutation(len(samples)) if batches else range(len(samples))
+        batches.append(np.stack([samples[i] for i in order]).astype(np.int8))
+    return batches
+
+
+def our_answers(graph: Graph, inputs: list[Array]) -> list[Array]:
+    """The judge's and the fast executor's; `run` takes graphs with one input only."""
+    if len(inputs) == 1:
+        return [reference.run(graph, inputs[0]), exact.run(graph, inputs[0])]
+    (node,) = graph.nodes
+    return [reference.evaluate(graph, node, inputs), exact.evaluate(graph, node, inputs)]
+
+
+def random_for(op: str, rounding: Rounding, number: int) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(f"{op} {rounding}".encode()), number])
