@@ -76,7 +76,7 @@ def draw_add(rng: np.random.Generator, rounding: Rounding) -> Graph:
         apart = np.rint(apart)  # scales that are powers of two apart make exact ties
     a, b, y = draw_code(rng), draw_code(rng), draw_code(rng)
     b = replace(b, scale=(a.scale[0] * 2.0 ** apart[0],))
-    y = replace(y, scale=(max(a.scale[0], b.scale[0]) * 2.0 ** apart[1],))
+    y = replace(y, scale=(draw_step(rng, max(a.scale[0], b.scale[0]) * 2.0 ** apart[1]),))
     builder = Builder(rounding)
     inputs = builder.input("a", shape, a), builder.input("b", shape, b)
     return builder.graph(builder.add(Add(activation=draw_activation(rng)), *inputs, quant=y))
@@ -84,8 +84,12 @@ def draw_add(rng: np.random.Generator, rounding: Rounding) -> Graph:
 
 def draw_softmax(rng: np.random.Generator, rounding: Rounding) -> Graph:
     shape = draw_shape(rng) if rng.random() < 0.3 else (int(rng.integers(1, 300)),)
+    code = draw_code(rng)
+    if rng.random() < 0.3:  # the share of the larger of two classes, some codes apart, is a tie
+        shape, share = (int(rng.integers(50, 200)), 1, 2), int(rng.integers(128, 255)) + 0.5
+        code = replace(code, scale=(np.log(share / (256 - share)) / int(rng.integers(1, 128)),))
     b = Builder(rounding)
-    return b.graph(b.add(Softmax(), b.input("x", shape, draw_code(rng))))
+    return b.graph(b.add(Softmax(), b.input("x", shape, code)))
 
 
 DRAWS: Mapping[str, Draw] = {
@@ -193,6 +197,11 @@ def draw_code(rng: np.random.Generator) -> Quant:
     return Quant(bits=8, scale=(scale,), zero=(int(rng.choice([-128, 127, *rng.integers(-128, 128, 4)])),))
 
 
+def draw_step(rng: np.random.Generator, scale: float) -> float:
+    """About `scale`, or a scale near it for which the upper bound of ReLU6 lies between two codes."""
+    return 12.0 / (2 * max(round(6.0 / scale), 0) + 1) if rng.random() < 0.3 and scale < 12 else scale
+
+
 def draw_weight(rng: np.random.Generator, shape: Shape) -> Array:
     """Uniform codes, sometimes extremes only."""
     if rng.random() < 0.2:
@@ -209,11 +218,12 @@ def draw_layer(
     channels = weight.shape[axis]
     spread = np.exp(rng.uniform(-1, 1, channels if channels > 1 and rng.random() < 0.7 else 1))
     spread = np.exp2(np.round(np.log2(spread))) if rng.random() < 0.3 else spread
-    middle = float(np.exp(rng.uniform(-9, -2)))
-    taps = Quant(bits=8, scale=tuple((middle * spread).tolist()), axis=axis if len(spread) > 1 else None)
+    scales = (np.exp(rng.uniform(-9, -2)) * spread).tolist()
+    taps = Quant(bits=8, scale=tuple(scales), axis=axis if len(scales) > 1 else None)
     sums = 74.0 * 73.0 * np.sqrt(weight.size / channels)  # the typical size of a sum of products
-    large = rng.random() < 0.3  # biases beyond float32's integers
-    step = middle * source.scale[0] * (2.0 ** rng.uniform(20, 29) if large else sums) / 2.0 ** rng.uniform(4, 7)
+    small, large = rng.uniform(3, 12), rng.uniform(20, 29)  # factors above 1; biases beyond float32's integers
+    reach = rng.choice([sums, 2.0**small, 2.0**large], p=[0.6, 0.1, 0.3])
+    step = draw_step(rng, taps.scale[0] * source.scale[0] * reach / 2.0 ** rng.uniform(4, 7))
     result = Quant(bits=8, scale=(step,), zero=draw_code(rng).zero)
     ties = (rng.integers(-140, 140, channels) + 0.5) * result.scale[0] / (source.scale[0] * np.array(taps.scale))
     near = np.rint(ties) + rng.integers(-1, 2, channels)

@@ -163,7 +163,19 @@ def many_classes() -> Sheet:
     return sheet(classes=tuple(f"sign {i}" for i in range(43)), confusion=confusion)
 
 
-PAGES = {"full": sheet, "bare": bare, "hostile": hostile, "many classes": many_classes}
+def boundless() -> Sheet:
+    """A sheet whose figures are unknown, infinite or zero."""
+    unknown, endless, nothing = (score(f"s{value}", value, "J") for value in (math.nan, math.inf, 0.0))
+    points = [{"parameters": 0, "accuracy": 0.0, "kept": False}, {"parameters": math.nan, "accuracy": 1.0}]
+    trail = (Step(stage="A()", scores=(unknown, endless, nothing), notes={"trajectory": points}),)
+    verdicts = tuple(
+        Verdict(requirement=s.name, limit=0.0, written="0 J", score=s, holds=False) for s in (unknown, endless, nothing)
+    )
+    scores = (unknown, endless, replace(nothing, high=math.inf))
+    return sheet(scores=scores, verdicts=verdicts, design=replace(sheet().design, trail=trail))
+
+
+PAGES = {"full": sheet, "bare": bare, "hostile": hostile, "many classes": many_classes, "boundless": boundless}
 
 
 class Elements(HTMLParser):
@@ -298,6 +310,18 @@ def test_the_sentence_knows_one_requirement_and_none() -> None:
     assert sentence(()) == "No requirement was stated."
     assert sentence(VERDICTS[:1]) == "The one requirement holds."
     assert sentence(VERDICTS[3:]) == "The one requirement does not hold: energy."
+
+
+def test_the_margin_tells_the_side_and_the_distance() -> None:
+    exactly, unknown = (replace(VERDICTS[1], score=replace(FLASH, value=v)) for v in (65_536, math.nan))
+    assert [flat(margin(v)) for v in (*VERDICTS, exactly, unknown)] == [
+        "0.78 points to spare",
+        "28.8 KiB to spare",
+        "12.5 ms to spare",
+        "1.27 mJ beyond",
+        "exactly at the limit",
+        "unknown",
+    ]
 
 
 def test_a_limit_within_the_interval_is_told() -> None:

@@ -55,7 +55,8 @@ def run(
     job = flow.prepare(chosen)
 
     def observe(position: int, stage: str, resumed: bool) -> None:
-        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {stage}{' (done before)' if resumed else ''}")
+        done = " (done before)" if resumed else ""
+        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {_plain(stage)}{done}", highlight=False)
 
     sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
     if as_json:
@@ -276,7 +277,7 @@ def track(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
 
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_error, transient=True)
+    return Progress(*columns, console=_error, transient=True, disable=not _error.is_terminal)
 
 
 def _load(folder: Path) -> Any:

@@ -46,7 +46,7 @@ from crosslayer.study import Study, study_text
 
 RECIPE: Recipe = (
     Train(epochs=30, batch=64),
-    PruneChannels(),
+    PruneChannels(drop=0.01, patience=2),
     FineTune(),
     FoldNorms(),
     FuseActivations(),

@@ -37,11 +37,12 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "B": {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2},
     "s": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
     "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6},
-    "": {"": 1, "%": 0.01},
+    "": {"": 1},
+    "1": {"": 1, "%": 0.01},
 }
 _REQUIREMENTS: Mapping[str, tuple[str, Better]] = {
-    "accuracy": ("", Better.HIGHER),
-    "accuracy_drop": ("", Better.LOWER),
+    "accuracy": ("1", Better.HIGHER),
+    "accuracy_drop": ("1", Better.LOWER),
     "parameters": ("", Better.LOWER),
     "macs": ("", Better.LOWER),
     "flash": ("B", Better.LOWER),

@@ -38,6 +38,7 @@ class Score:
     name: str
     value: float
     unit: str
+    """`1` for shares, `B`, `s`, `J`; empty for counts."""
     better: Better
     origin: Origin
     low: float = math.nan

@@ -34,11 +34,17 @@ class Stage(ABC):
                 check_plan(changed.graph, changed.plan)
         except GraphError as error:
             raise GraphError(f"{self.name()}: left a network that is not well formed: {error}") from error
-        return replace(changed, trail=(*design.trail, Step(stage=repr(self), notes=notes)))
+        return replace(changed, trail=(*design.trail, Step(stage=str(self), notes=notes)))
 
     @abstractmethod
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The changed design, and plain values for the report."""
+
+    @final
+    def __str__(self) -> str:
+        """The stage as a study file would say it: `train(epochs=10, …)`."""
+        fields = ", ".join(f"{key}={json.dumps(value)}" for key, value in to_plain(self).items())
+        return f"{self.name()}({fields})"
 
     @classmethod
     @final
@@ -70,10 +76,10 @@ def run(
     """
     key = _digest(design.graph.digest, to_plain(design.target), bench.data.name, bench.seed)
     for position, stage in enumerate(recipe):
-        key = _digest(key, repr(stage))
+        key = _digest(key, str(stage))
         folder = None if checkpoints is None else checkpoints / f"{position:02d}-{stage.name()}-{key[:12]}"
         saved = None if folder is None else _resume(folder)
-        observe(position, repr(stage), saved is not None)
+        observe(position, str(stage), saved is not None)
         scratch = None if folder is None else folder.with_suffix(".scratch")
         if scratch is not None and saved is None:
             scratch.mkdir(parents=True, exist_ok=True)

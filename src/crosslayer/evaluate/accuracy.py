@@ -23,7 +23,7 @@ def accuracy_score(name: str, predicted: Labels, labels: Labels, note: str) -> S
     return Score(
         name=name,
         value=hits / len(labels),
-        unit="",
+        unit="1",
         low=low,
         high=high,
         better=Better.HIGHER,

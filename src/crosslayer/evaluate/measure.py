@@ -68,7 +68,7 @@ def _drop(before: Score, after: Score) -> Score:
     return Score(
         name="accuracy_drop",
         value=before.value - after.value,
-        unit="",
+        unit="1",
         better=Better.LOWER,
         origin=Origin.MEASURED,
         note="accuracy_float − accuracy, same test samples",

@@ -33,6 +33,8 @@ _NAMESPACE = SimpleNamespace(
     sqrt=torch.sqrt,
     amax=torch.amax,
     concatenate=torch.concatenate,
+    maximum=torch.maximum,
+    minimum=torch.minimum,
 )
 """The functions that `Op.real` may use, which PyTorch offers under NumPy's names."""
 

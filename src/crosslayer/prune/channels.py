@@ -63,7 +63,7 @@ class PruneChannels(Stage):
             trajectory = [*trajectory, _entry(smaller, layer.nodes[0], len(doomed), reached, kept=kept)]
             graph = smaller if kept else graph
             if bench.scratch is not None:
-                state = Step(stage=repr(self), notes={"trajectory": trajectory})
+                state = Step(stage=str(self), notes={"trajectory": trajectory})
                 save_design(replace(design, graph=graph, plan=None, trail=(state,)), bench.scratch / "pruned")
         return replace(design, graph=graph, plan=None), {"trajectory": trajectory, "limit": limit}
 

@@ -62,7 +62,7 @@ def _content(sheet: Sheet) -> dict[str, Any]:
         "origins": figures.ORIGINS,
         "courses": along,
         "trail": rows(design.trail, along),
-        "course_plots": [(c, unit_label(c), plot_course(c, f"course{i}")) for i, c in enumerate(along)],
+        "course_plots": [(c, unit_label(c), plot_course(c, f"course{i}")) for i, c in enumerate(along) if c.is_known],
         "trajectory_plots": [(i, plot_trajectory(p, f"trajectory{i}")) for i, p in trajectories if p],
         "shares": _shares(sheet.layers),
         "usages": usages(sheet),

@@ -14,7 +14,7 @@ from typing import Any, final
 from markupsafe import Markup
 
 from crosslayer.core.errors import ToolError
-from crosslayer.report.figures import SHARE, scale
+from crosslayer.report.figures import Scale, scale
 from crosslayer.report.trail import Course, Point
 
 # Colours that nobody would choose stand for those of the page's theme.
@@ -53,8 +53,7 @@ class Plot:
 
 def plot_course(course: Course, key: str) -> Plot:
     """One figure after each stage. Costs start at zero; what should be high shows its own range."""
-    known = [value for value in course.values if math.isfinite(value)]
-    chosen = scale(max(map(abs, known), default=0.0), course.unit)
+    chosen = _course_scale(course)
     values = [value / chosen.factor for value in course.values]
     steps = range(1, len(values) + 1)
 
@@ -79,7 +78,7 @@ def plot_trajectory(points: Sequence[Point], key: str) -> Plot:
             axes.plot(*zip(*kept, strict=True), color=_ACCENT, marker="o", markersize=4.5)
         if undone:
             axes.plot(*zip(*undone, strict=True), color=_BAD, marker="x", markersize=6, linestyle="none")
-        axes.set_xlim(0, 1.06 * max(p.parameters for p in points))
+        axes.set_xlim(0, 1.06 * max(1.0, *(p.parameters for p in points)))
         axes.set_ylim(*_range([100 * p.accuracy for p in points], floor=None))
         axes.xaxis.set_major_formatter(_ticked)
 
@@ -88,8 +87,11 @@ def plot_trajectory(points: Sequence[Point], key: str) -> Plot:
 
 def unit_label(course: Course) -> str:
     """The unit in which `plot_course` draws."""
-    known = [abs(value) for value in course.values if math.isfinite(value)]
-    return scale(max(known, default=0.0), course.unit).unit if course.unit != SHARE else "%"
+    return _course_scale(course).unit
+
+
+def _course_scale(course: Course) -> Scale:
+    return scale(max((abs(v) for v in course.values if math.isfinite(v)), default=0.0), course.unit)
 
 
 def _ticked(value: float, position: int | None) -> str:
@@ -98,7 +100,7 @@ def _ticked(value: float, position: int | None) -> str:
 
 def _range(values: Sequence[float], floor: float | None) -> tuple[float, float]:
     low, high = min(values), max(values)
-    pad = max(0.15 * (high - low), 0.005 * abs(high), 1e-12)
+    pad = max(0.15 * (high - low), 0.005 * abs(high)) or 1.0
     return (low - pad if floor is None else min(floor, low), high + pad)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 from crosslayer.core.design import Step
 from crosslayer.core.score import Score
@@ -43,6 +43,11 @@ class Course:
     unit: str
     higher_is_better: bool
     values: tuple[float, ...]
+
+    @property
+    def is_known(self) -> bool:
+        """True if there is a finite value to draw."""
+        return any(math.isfinite(value) for value in self.values)
 
 
 @final
@@ -95,10 +100,14 @@ def trajectory(step: Step) -> tuple[Point, ...]:
     for entry in noted if isinstance(noted, (list, tuple)) else ():
         if isinstance(entry, Mapping):
             parameters, accuracy = entry.get("parameters"), entry.get("accuracy")
-            if isinstance(parameters, (int, float)) and isinstance(accuracy, (int, float)):
+            if _drawable(parameters) and _drawable(accuracy):
                 kept = entry.get("kept") is not False
                 points.append(Point(parameters=float(parameters), accuracy=float(accuracy), kept=kept))
     return tuple(points)
+
+
+def _drawable(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _cell(course: Course, position: int) -> Cell:

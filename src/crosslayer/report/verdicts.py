@@ -1,5 +1,6 @@
 """What the verdicts say together, and how far each figure is from its limit."""
 
+import math
 from collections.abc import Sequence
 
 from crosslayer.core.score import Better
@@ -31,6 +32,8 @@ def bound(verdict: Verdict) -> str:
 def margin(verdict: Verdict) -> str:
     """How far the figure is on the good or the bad side of its limit."""
     gap = abs(verdict.limit - verdict.score.value)
+    if math.isnan(gap):
+        return "unknown"
     if gap == 0:
         return "exactly at the limit"
     return f"{difference(gap, verdict.score.unit)} {'to spare' if verdict.holds else 'beyond'}"

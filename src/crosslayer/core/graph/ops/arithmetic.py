@@ -48,7 +48,7 @@ class Add(Op):
         """Two factors to a common scale and one back (TFLite `add.cc`), or XNNPACK's two multipliers and a shift."""
         a, b, result = operands[0].code(), operands[1].code(), Operand(type=output).code()
         common: dict[str, Any] = {
-            **self.activation.bounds(result),
+            **self.activation.bounds(result, conv_rule(rounding)),
             "count": output.size,
             "zero_out": result.zero[0],
         }
@@ -116,7 +116,7 @@ class Mul(Op):
         """Zeros, bounds and the factor scale_a · scale_b / scale_y."""
         a, b, result = operands[0].code(), operands[1].code(), Operand(type=output).code()
         return {
-            **self.activation.bounds(result),
+            **self.activation.bounds(result, conv_rule(rounding)),
             "count": output.size,
             "zero_a": a.zero[0],
             "zero_b": b.zero[0],

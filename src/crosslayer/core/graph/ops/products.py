@@ -25,7 +25,7 @@ def product_params(
     if accumulator.bits != 32:
         raise GraphError(f"the bias must have 32 bits, not {accumulator.bits}")
     return {
-        **activation.bounds(result),
+        **activation.bounds(result, factors.rule),
         "zero_in": source.zero[0],
         "zero_out": result.zero[0],
         "per_channel": int(len(taps.scale) > 1),
