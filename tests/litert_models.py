@@ -16,7 +16,9 @@ from crosslayer.core.graph.ops import (
     Conv2d,
     Dense,
     DepthwiseConv2d,
+    GlobalMean,
     MaxPool,
+    Mul,
     Softmax,
     Windows,
 )
@@ -74,8 +76,13 @@ def tflite(graph: Graph, batch: int) -> bytes:
             tensor.buffer = len(buffers)
             buffers.append(schema.BufferT(data=np.frombuffer(constant.tobytes(), np.uint8)))
         tensors.append(tensor)
+    operands = list(range(len(node.inputs)))
+    if isinstance(node.op, GlobalMean):  # its axes are an operand
+        operands.append(len(tensors))
+        tensors.append(schema.TensorT(name="axes", shape=[2], type=schema.TensorType.INT32, buffer=len(buffers)))
+        buffers.append(schema.BufferT(data=np.frombuffer(np.array([1, 2], np.int32).tobytes(), np.uint8)))
     operator = schema.OperatorT(
-        inputs=list(range(len(node.inputs))),
+        inputs=operands,
         outputs=[len(node.inputs)],
         builtinOptionsType=schema.BuiltinOptions.__dict__[type(options).__name__.removesuffix("T")],
         builtinOptions=options,
@@ -124,6 +131,10 @@ def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
             return code, 2, _place(options, op.windows, shape)
         case Add():
             return codes.ADD, 2, schema.AddOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])
+        case Mul():
+            return codes.MUL, 2, schema.MulOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])
+        case GlobalMean():
+            return codes.MEAN, 2, schema.ReducerOptionsT(keepDims=False)
         case Softmax():
             return codes.SOFTMAX, 2, schema.SoftmaxOptionsT(beta=1.0)
         case _:

@@ -18,7 +18,9 @@ from crosslayer.core.graph.ops import (
     Conv2d,
     Dense,
     DepthwiseConv2d,
+    GlobalMean,
     MaxPool,
+    Mul,
     Softmax,
     Windows,
 )
@@ -28,8 +30,8 @@ from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact, reference
 from litert_models import Kernels, answer
 
-MODELS = 300
-"""Random models for each operation and rule; more than 200 of them have different shapes."""
+MODELS = 240
+"""Random models for each operation and rule; at least 200 of them have different shapes."""
 
 Draw = Callable[[np.random.Generator, Rounding], Graph]
 """A random one-node graph."""
@@ -70,6 +72,13 @@ def draw_average_pool(rng: np.random.Generator, rounding: Rounding) -> Graph:
     return b.graph(b.add(AveragePool(windows=windows), b.input("x", x, draw_code(rng))))
 
 
+def draw_global_mean(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    shape, code = draw_shape(rng), draw_code(rng)
+    other = replace(draw_code(rng), scale=(code.scale[0] * 2.0 ** rng.uniform(-3, 1),))
+    b = Builder(rounding)
+    return b.graph(b.add(GlobalMean(), b.input("x", shape, code), quant=code if rng.random() < 0.3 else other))
+
+
 def draw_add(rng: np.random.Generator, rounding: Rounding) -> Graph:
     shape, apart = draw_shape(rng), np.array([rng.uniform(-4, 4), rng.uniform(-2, 4)])
     if rng.random() < 0.3:
@@ -80,6 +89,16 @@ def draw_add(rng: np.random.Generator, rounding: Rounding) -> Graph:
     builder = Builder(rounding)
     inputs = builder.input("a", shape, a), builder.input("b", shape, b)
     return builder.graph(builder.add(Add(activation=draw_activation(rng)), *inputs, quant=y))
+
+
+def draw_mul(rng: np.random.Generator, rounding: Rounding) -> Graph:
+    shape, a, b = draw_shape(rng), draw_code(rng), draw_code(rng)
+    apart = rng.uniform(4, 9) if rng.random() < 0.7 else rng.integers(4, 9)  # a power of two makes exact ties
+    step = draw_step(rng, a.scale[0] * b.scale[0] * 2.0**apart)
+    builder = Builder(rounding)
+    inputs = builder.input("a", shape, a), builder.input("b", shape, b)
+    y = replace(draw_code(rng), scale=(step,))
+    return builder.graph(builder.add(Mul(activation=draw_activation(rng)), *inputs, quant=y))
 
 
 def draw_softmax(rng: np.random.Generator, rounding: Rounding) -> Graph:
@@ -98,7 +117,9 @@ DRAWS: Mapping[str, Draw] = {
     "dense": draw_dense,
     "max_pool": draw_max_pool,
     "average_pool": draw_average_pool,
+    "global_mean": draw_global_mean,
     "add": draw_add,
+    "mul": draw_mul,
     "softmax": draw_softmax,
 }
 

@@ -1,6 +1,7 @@
 """The command line: `crosslayer --help`."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -313,6 +314,7 @@ def _print_listing(title: str, rows: dict[str, str], as_json: bool) -> None:
 def main() -> NoReturn:
     """Run the command line. Exit status: 0 all requirements hold, 2 bad input, 3 one does not hold, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupt)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make training crawl on a busy computer
     try:
         app()
     except CrosslayerError as error:

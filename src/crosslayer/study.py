@@ -38,7 +38,7 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "s": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
     "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6},
     "": {"": 1},
-    "1": {"": 1, "%": 0.01},
+    "1": {"": 1, "1": 1, "%": 0.01},
 }
 _REQUIREMENTS: Mapping[str, tuple[str, Better]] = {
     "accuracy": ("1", Better.HIGHER),

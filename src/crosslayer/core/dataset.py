@@ -1,5 +1,6 @@
 """Labelled samples in three deterministic splits."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import final
 
@@ -53,6 +54,15 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample, channels last."""
         return tuple(int(n) for n in self.train.codes.shape[1:])
+
+    def digest(self) -> str:
+        """SHA-256 of all samples and labels: two sets of one name may differ."""
+        digest = hashlib.sha256(repr((self.name, self.classes)).encode())
+        for split in (self.train, self.validation, self.test):
+            digest.update(repr((split.codes.dtype, split.codes.shape, split.scale, split.offset)).encode())
+            digest.update(np.ascontiguousarray(split.codes).data)
+            digest.update(np.ascontiguousarray(split.labels).data)
+        return digest.hexdigest()
 
 
 def split_off(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -56,10 +56,14 @@ class Quant:
         return np.dtype(np.int8 if self.bits <= 8 else np.int16 if self.bits <= 16 else np.int32)
 
     def encode(self, real: Array) -> Array:
-        """Nearest codes, halves away from zero, saturated (TFLite `AffineQuantize`, float32 arithmetic)."""
+        """Nearest codes, halves away from zero, saturated (TFLite `AffineQuantize`, float32 arithmetic).
+
+        What is not a number becomes the lowest code, here and in the firmware.
+        """
         scale, zero = self._along(real)
-        steps = real.astype(np.float32) / scale.astype(np.float32)
-        steps = np.clip(steps, -(2.0**31), 2.0**31)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the code
+            steps = real.astype(np.float32) / scale.astype(np.float32)
+        steps = np.fmin(np.fmax(steps, np.float32(-(2.0**31))), np.float32(2.0**31))
         whole = np.trunc(steps)
         away = np.where(np.abs(steps - whole) >= 0.5, np.sign(steps), 0)  # exact: steps − whole loses no bit
         return np.clip((whole + away).astype(np.int64) + zero, self.lowest, self.highest).astype(self.dtype)

@@ -32,7 +32,7 @@ class Score:
     """A figure that a user sees.
 
     >>> Score(name="flash", value=1024, unit="B", better=Better.LOWER, origin=Origin.MEASURED).low
-    1024
+    1024.0
     """
 
     name: str
@@ -47,10 +47,10 @@ class Score:
     """What the origin alone does not say: the model, the core, the source."""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.low):
-            object.__setattr__(self, "low", self.value)
-        if math.isnan(self.high):
-            object.__setattr__(self, "high", self.value)
+        for name in ("value", "low", "high"):
+            given: float = getattr(self, name)
+            # float, since that is what a saved figure reads back as, and a resumed run must write the same text
+            object.__setattr__(self, name, float(self.value if math.isnan(given) else given))
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
@@ -64,4 +64,6 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     centre = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low = 0.0 if hits == 0 else (centre - half) / scale  # at the ends the bound is exact, its rounding is not
+    high = 1.0 if hits == trials else (centre + half) / scale
+    return low, high

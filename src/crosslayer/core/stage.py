@@ -7,6 +7,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, final
 
@@ -71,10 +72,11 @@ def run(
     """The design after all stages.
 
     With `checkpoints`, each finished stage is saved there, and the run goes on after the last one that was saved by a
-    run that began the same way (same design, data, seed and stages so far). `observe` hears the position and text of
+    run that began the same way (version, design, data, seed, stages so far). `observe` hears the position and text of
     each stage before it runs, and whether it was taken from a checkpoint; `visit` sees the design after it.
     """
-    key = _digest(design.graph.digest, to_plain(design.target), bench.data.name, bench.seed)
+    version = metadata.version("crosslayer")
+    key = _digest(version, design.graph.digest, to_plain(design.target), bench.data.digest(), bench.seed)
     for position, stage in enumerate(recipe):
         key = _digest(key, str(stage))
         folder = None if checkpoints is None else checkpoints / f"{position:02d}-{stage.name()}-{key[:12]}"

@@ -21,13 +21,14 @@ def identifier(name: str) -> str:
 
 
 def number(value: int | float) -> str:
-    """An integer or exact float literal.
+    """An integer literal, or a float literal with the nine digits that tell all float32 values apart.
 
-    >>> number(0.5)
-    '0x1.0000000000000p-1F'
+    >>> number(1 / 255)
+    '0.00392156886F'
     """
     if isinstance(value, float):
-        return f"{float(np.float32(value)).hex()}F"
+        text = f"{np.float32(value):.9g}"
+        return f"{text}F" if "." in text or "e" in text else f"{text}.0F"
     if value == -(2**31):
         return "(-2147483647 - 1)"
     return str(value)

@@ -51,10 +51,11 @@ class GraphModule(torch.nn.Module):
         """Take the weights of `graph`."""
         super().__init__()
         self.graph = graph
-        self._names = {name: f"c{i}" for i, name in enumerate(graph.constants)}
+        # by name, not by place: a graph read from a file holds its constants in another order than the one written
+        self._names = {name: f"c{i}" for i, name in enumerate(sorted(graph.constants))}
         statistics = {n for node in graph.nodes if isinstance(node.op, BatchNorm) for n in node.inputs[3:]}
-        for name, value in graph.constants.items():
-            tensor = torch.from_numpy(value.copy())
+        for name in self._names:
+            tensor = torch.from_numpy(graph.constants[name].copy())
             if name in statistics or not tensor.is_floating_point():
                 self.register_buffer(self._names[name], tensor)
             else:
@@ -190,10 +191,10 @@ def fit(
     steps = max(1, len(data) // training.batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
     total = max(1, training.epochs * steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
     start = 0 if checkpoint is None else _restore(checkpoint, module, optimizer)
-    for _ in range(start * steps):
-        schedule.step()
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (start * steps + step) / total))
+    )
     images = torch.from_numpy(data.real())
     labels = torch.from_numpy(data.labels)
     for epoch in range(start, training.epochs):

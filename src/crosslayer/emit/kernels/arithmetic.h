@@ -84,18 +84,23 @@ static inline int32_t cl_round_away(float v)
     return whole + (rest >= 0.5F ? 1 : 0) - (rest <= -0.5F ? 1 : 0);
 }
 
-#if CL_RULE_FLOAT
-/* acc times factor in float, nearest even. */
-static inline int32_t cl_scale(int32_t acc, cl_rescale r)
+/* The nearest integer, halves to even, saturated far beyond any code. */
+static inline int32_t cl_round_even(float v)
 {
-    const float scaled = (float)acc * r.factor;
-    const float bounded = scaled < -1e6F ? -1e6F : (scaled > 1e6F ? 1e6F : scaled);
+    const float bounded = v < -1e6F ? -1e6F : (v > 1e6F ? 1e6F : v);
     const int32_t whole = (int32_t)bounded;
     const float rest = bounded - (float)whole;
     const int32_t odd = whole & 1;
     const int32_t up = rest > 0.5F || (rest == 0.5F && odd != 0);
     const int32_t down = rest < -0.5F || (rest == -0.5F && odd != 0);
     return whole + up - down;
+}
+
+#if CL_RULE_FLOAT
+/* acc times factor in float, nearest even. */
+static inline int32_t cl_scale(int32_t acc, cl_rescale r)
+{
+    return cl_round_even((float)acc * r.factor);
 }
 #else
 /* acc times factor, rounded at 2^-31 and again after the shift. */

@@ -1,20 +1,30 @@
-/* y[c] = clamp(scale(sum (x[., c] - zero_in)) / pixels + zero_out), halves away from zero.
+/* y[c] = clamp(scale(sum (x[., c] - zero_in)) + zero_out), with 1 / pixels in the scale.
    x (pixels, channels), y (channels), not overlapping x. */
 #include "arithmetic.h"
 
 struct global_mean_s8 {
-    int32_t pixels, channels, zero_in, zero_out;
+    int32_t pixels, channels, low, high;
+#if CL_RULE_FLOAT
+    float factor, offset; /* the zeros are in the offset */
+#else
+    int32_t zero_in, zero_out;
     const cl_rescale *rescale;
+#endif
 };
 
-CL_KERNEL void global_mean_s8(const struct global_mean_s8 *p, const int8_t *x, int8_t *y)
+static inline void global_mean_s8(const struct global_mean_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t acc = 0;
         for (int32_t i = 0; i < p->pixels; i++) {
-            acc += x[i * p->channels + c] - p->zero_in;
+            acc += x[i * p->channels + c];
         }
-        const int32_t mean = cl_mean(cl_scale(acc, p->rescale[0]), p->pixels);
-        y[c] = (int8_t)cl_clamp(mean + p->zero_out, INT8_MIN, INT8_MAX);
+#if CL_RULE_FLOAT
+        const float scaled = (float)acc * p->factor; /* a statement of its own: no fused multiply-add */
+        const int32_t mean = cl_round_even(scaled + p->offset);
+#else
+        const int32_t mean = cl_scale(acc - p->zero_in * p->pixels, p->rescale[0]) + p->zero_out;
+#endif
+        y[c] = (int8_t)cl_clamp(mean, p->low, p->high);
     }
 }

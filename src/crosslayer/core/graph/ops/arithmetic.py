@@ -113,15 +113,16 @@ class Mul(Op):
         return self.activation.real(xp, values[0] * values[1])
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """Zeros, bounds and the factor scale_a · scale_b / scale_y."""
+        """Zeros, bounds and the factor scale_a · scale_b / scale_y, in float32 under every rule (TFLite `mul.cc`)."""
         a, b, result = operands[0].code(), operands[1].code(), Operand(type=output).code()
+        factor = np.float32(a.scale[0]) * np.float32(b.scale[0]) / np.float32(result.scale[0])
         return {
             **self.activation.bounds(result, conv_rule(rounding)),
             "count": output.size,
             "zero_a": a.zero[0],
             "zero_b": b.zero[0],
             "zero_out": result.zero[0],
-            "rescale": rescale(np.array([a.scale[0] * b.scale[0] / result.scale[0]]), conv_rule(rounding)),
+            "rescale": rescale(np.array([factor]), conv_rule(rounding)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from crosslayer.core.errors import GraphError
-from crosslayer.core.fixed import Rounding, rescale
+from crosslayer.core.fixed import Rescale, Rounding, Rule, split_factor
 from crosslayer.core.graph.operation import (
     Op,
     Operand,
@@ -15,12 +15,11 @@ from crosslayer.core.graph.operation import (
     Shape,
     TensorType,
     Tie,
-    rescaler,
     same_channels,
     scalar,
     single_code,
 )
-from crosslayer.core.graph.ops.products import conv_rule
+from crosslayer.core.graph.ops.products import finish
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array, Quant
 
@@ -115,23 +114,29 @@ class GlobalMean(Op):
         return values[0].mean((1, 2))
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """Sizes, zeros and the rescaling scale_x / scale_y."""
+        """Sizes, zeros, bounds and the factor scale_x / scale_y / pixels; for XNNPACK that factor and what to add after it."""
         source, result = operands[0].code(), Operand(type=output).code()
         high, wide, channels = operands[0].type.shape
-        factor = np.array([source.scale[0] / result.scale[0]])
+        sizes = {"pixels": high * wide, "channels": channels, "low": result.lowest, "high": result.highest}
+        if rounding is Rounding.FLOAT:
+            factor = np.float32(source.scale[0]) / np.float32(result.scale[0]) / np.float32(high * wide)
+            offset = np.float32(result.zero[0]) - np.float32(source.zero[0] * high * wide) * factor
+            return {**sizes, "factor": float(factor), "offset": float(offset)}
         return {
-            "pixels": high * wide,
-            "channels": channels,
+            **sizes,
             "zero_in": source.zero[0],
             "zero_out": result.zero[0],
-            "rescale": rescale(factor, conv_rule(rounding)),
+            "rescale": mean_rescale(source.scale[0] / result.scale[0], high * wide),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:
-        """Rescaled sum of (x − zero) over count, halves away from zero (TFLite `integer_ops::Mean`)."""
-        acc = (codes[0].astype(np.int64) - scalar(params, "zero_in")).sum(axis=(1, 2))
-        mean = divide_away(rescaler(params)(acc), np.int64(scalar(params, "pixels")))
-        return np.clip(mean + scalar(params, "zero_out"), -128, 127)
+        """Rescaled sum of (x − zero) (TFLite `QuantizedMeanOrSum`), or of x in float32, nearest even (XNNPACK)."""
+        total = codes[0].astype(np.int64).sum(axis=(1, 2))
+        if "factor" in params:
+            real = total.astype(np.float32) * _float32(params, "factor") + _float32(params, "offset")
+            return np.clip(np.rint(real).astype(np.int64), scalar(params, "low"), scalar(params, "high"))
+        centred = total - scalar(params, "zero_in") * scalar(params, "pixels")
+        return finish(params, centred)
 
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
         """Channels stay apart."""
@@ -144,6 +149,24 @@ def pooled(windows: Windows, shape: Shape) -> Shape:
     if int(windows.counts(shape).min()) == 0:
         raise GraphError("some window lies wholly in the padding; pad less")
     return high, wide, shape[2]
+
+
+def _float32(params: Params, name: str) -> np.float32:
+    value = params[name]
+    assert isinstance(value, float), name
+    return np.float32(value)
+
+
+def mean_rescale(factor: float, count: int) -> Rescale:
+    """By factor / count: the mantissa of `factor`, doubled as often as `count` allows, over `count`, rounded down."""
+    mult, shift = split_factor(factor)
+    grow = min(count.bit_length() - 1, 31 + shift)
+    return Rescale(
+        rule=Rule.DOUBLE,
+        mult=np.array([(mult << grow) // count], np.int32),
+        shift=np.array([shift - grow], np.int32),
+        factor=np.array([factor / count]),
+    )
 
 
 def divide_away(total: Array, count: Array | np.int64) -> Array:

@@ -1,0 +1,237 @@
+"""Every operation by the conformance kit, and the lists that must agree with the files."""
+
+import importlib
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import crosslayer
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph import ops
+from crosslayer.core.graph.build import Builder
+from crosslayer.core.graph.operation import Op
+from crosslayer.core.graph.ops import (
+    OPS,
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dense,
+    DepthwiseConv2d,
+    GlobalMean,
+    MaxPool,
+    Pad,
+    Reshape,
+    Softmax,
+    Windows,
+)
+from crosslayer.core.graph.ops.windows import same
+from crosslayer.core.quant import Quant
+from crosslayer.execute import reference
+from crosslayer.testing.chance import Chance, Seeded, grown
+from crosslayer.testing.executors import check_exact, random_inputs
+from crosslayer.testing.graphs import has_integers, operation_graph
+from crosslayer.testing.operations import check_operation
+
+INTEGER_OPS = [op for op in OPS if has_integers(op)]
+KERNELS = resources.files("crosslayer.emit") / "kernels"
+EXTEND = Path(__file__).parents[1] / "docs" / "extend.md"
+WIDE = Windows(kernel=(3, 3))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_operation_keeps_its_promises(op: type[Op]) -> None:
+    check_operation(op)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+def test_an_operation_keeps_its_promises_in_many_networks(op: type[Op]) -> None:
+    check_operation(op, graphs=400, compiled=12)
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize("op", INTEGER_OPS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_fast_executor_is_the_judge_around_any_operation(
+    op: type[Op], rounding: Rounding, data: st.DataObject
+) -> None:
+    def make(chance: Chance) -> None:
+        graph = operation_graph(chance, op, rounding)
+        check_exact(graph, random_inputs(graph, chance, 8))
+
+    data.draw(grown(make))
+
+
+def test_files_and_list_agree() -> None:
+    found: set[type[Op]] = set()
+    for module in pkgutil.iter_modules(ops.__path__):
+        content = vars(importlib.import_module(f"{ops.__name__}.{module.name}")).values()
+        kinds = (
+            v for v in content if isinstance(v, type) and issubclass(v, Op) and v.__module__.startswith(ops.__name__)
+        )
+        found |= {kind for kind in kinds if not kind.__abstractmethods__}
+    assert found == set(OPS)
+    assert [op.__name__ for op in OPS] == sorted(op.__name__ for op in OPS)
+
+
+def test_every_kernel_file_is_some_operations_kernel() -> None:
+    files = {Path(file.name).stem for file in KERNELS.iterdir() if file.name.endswith(".c")}
+    assert files == {op.kernel for op in OPS if op.kernel}
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if not has_integers(op)])
+def test_an_operation_without_integers_says_what_to_do(op: type[Op]) -> None:
+    graph = operation_graph(Seeded(0), op, None)
+    node = graph.nodes[-1]
+    with pytest.raises(GraphError, match="no integer meaning; run"):
+        node.op.lower(graph.operands(node), graph.types[node.name], Rounding.DOUBLE)
+    with pytest.raises(GraphError, match="no integer meaning; run"):
+        node.op.integer({}, np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize("op", [op for op in INTEGER_OPS if op.kernel])
+def test_codes_wider_than_the_kernels_are_refused(op: type[Op]) -> None:
+    """A kernel reads int8; 16-bit codes must not reach it."""
+    for seed in range(20):
+        graph = operation_graph(Seeded(seed), op, Rounding.DOUBLE)
+        wide = {
+            name: kind
+            if kind.quant is None or name in graph.constants
+            else type(kind)(shape=kind.shape, quant=Quant(bits=16, scale=kind.quant.scale[:1], zero=(3,)))
+            for name, kind in graph.types.items()
+        }
+        node = graph.nodes[-1]
+        operands = [
+            type(o)(type=wide[n], value=o.value) for n, o in zip(node.inputs, graph.operands(node), strict=True)
+        ]
+        with pytest.raises(GraphError, match="at most 8 bits"):
+            node.op.lower(operands, wide[node.name], Rounding.DOUBLE)
+
+
+REFUSED = [
+    (Conv2d(windows=WIDE), ((4, 4),), "put a Reshape before it"),
+    (Conv2d(windows=WIDE), ((2, 2, 1), (1, 3, 3, 1), (1,)), "the window spans 3×3, more than the padded input"),
+    (Conv2d(windows=WIDE), ((4, 4, 1), (1, 2, 3, 1), (1,)), r"weight must be \(out, 3, 3, in / groups\)"),
+    (Conv2d(windows=WIDE), ((4, 4, 2), (1, 3, 3, 1), (1,)), "expects 1 input channels and outputs in 1 groups"),
+    (Conv2d(windows=WIDE, groups=2), ((4, 4, 2), (3, 3, 3, 1), (3,)), "in 2 groups, got 2 and 3"),
+    (Conv2d(windows=WIDE), ((4, 4, 1), (5, 3, 3, 1), (4,)), "bias must have 5 values, got"),
+    (DepthwiseConv2d(windows=WIDE), ((4, 4, 2), (3, 3, 3), (3,)), "for 2 channels × 1"),
+    (Dense(), ((4, 4), (1, 4), (1,)), "expects a vector, got .*; put a Reshape before it"),
+    (Dense(), ((4,), (1, 5), (1,)), r"expects weight \(out, 4\)"),
+    (MaxPool(windows=Windows(kernel=(1, 1), padding=(1, 0, 0, 0))), ((3, 3, 1),), "wholly in the padding; pad less"),
+    (AveragePool(windows=Windows(kernel=(2, 2), dilation=(9, 1), padding=(5, 5, 0, 0))), ((1, 3, 1),), "wholly in the"),
+    (GlobalMean(), ((3,),), r"expects an input \(height, width, channels\)"),
+    (Pad(margins=(0, 0, 0, 0)), ((3,),), r"pads an input \(height, width, channels\)"),
+    (Reshape(shape=(5,)), ((2, 3),), r"cannot give 6 values the shape \[5\]"),
+    (Concat(axis=2), ((2, 3),), r"axis 2 does not exist in \[2, 3\]"),
+    (Concat(), ((2, 3), (1, 3)), "operands must agree outside axis 1"),
+    (BatchNorm(), ((2, 3), (3,), (3,), (3,), (2,)), "expects four vectors of 3 values"),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes", "complaint"), REFUSED)
+def test_shapes_that_do_not_fit_are_refused_in_words(
+    op: Op, shapes: tuple[tuple[int, ...], ...], complaint: str
+) -> None:
+    with pytest.raises(GraphError, match=complaint):
+        op.infer(shapes if len(shapes) > 1 or not op.weights else (*shapes, (1, 3, 3, 1), (1,)))
+
+
+@pytest.mark.parametrize("fields", [{"kernel": (0, 1)}, {"kernel": (1, 1), "stride": (0, 1)}, {"dilation": (1, 0)}])
+def test_windows_without_sense_do_not_construct(fields: dict[str, tuple[int, int]]) -> None:
+    with pytest.raises(GraphError, match="must be at least 1"):
+        Windows(**{"kernel": (1, 1), **fields})
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
+def test_same_padding_keeps_one_output_per_stride(size: int, kernel: int, stride: int, dilation: int) -> None:
+    shape, pair, steps, gaps = (size, size, 1), (kernel, kernel), (stride, stride), (dilation, dilation)
+    top, bottom, left, right = same(shape, pair, steps, gaps)
+    windows = Windows(kernel=pair, stride=steps, dilation=gaps, padding=(top, bottom, left, right))
+    assert windows.output(shape) == (-(-size // stride),) * 2
+    assert 0 <= bottom - top <= 1
+    assert (left, right) == (top, bottom)
+
+
+@given(grown(lambda chance: operation_graph(chance, AveragePool, None)))
+def test_a_window_counts_the_places_inside_the_input(graph: object) -> None:
+    from crosslayer.core.graph.graph import Graph
+
+    assert isinstance(graph, Graph)
+    (node,) = (n for n in graph.nodes if isinstance(n.op, AveragePool))
+    assert isinstance(node.op, AveragePool)
+    windows, shape = node.op.windows, graph.types[node.inputs[0]].shape
+    counts = windows.counts(shape)
+    for (i, j), count in np.ndenumerate(counts):
+        rows = [i * windows.stride[0] + k * windows.dilation[0] - windows.padding[0] for k in range(windows.kernel[0])]
+        columns = [
+            j * windows.stride[1] + k * windows.dilation[1] - windows.padding[2] for k in range(windows.kernel[1])
+        ]
+        assert count == sum(0 <= r < shape[0] for r in rows) * sum(0 <= c < shape[1] for c in columns)
+
+
+def test_macs_are_counted_by_hand() -> None:
+    conv = Conv2d(windows=Windows(kernel=(3, 2), stride=(2, 1)), groups=2)
+    assert conv.macs([(7, 5, 4), (6, 3, 2, 2), (6,)], (3, 4, 6)) == 3 * 4 * 6 * (3 * 2 * 2)
+    depthwise = DepthwiseConv2d(windows=Windows(kernel=(3, 3)), multiplier=2)
+    assert depthwise.macs([(5, 5, 3), (3, 3, 6), (6,)], (3, 3, 6)) == 3 * 3 * 6 * 9
+    assert Dense().macs([(7,), (5, 7), (5,)], (5,)) == 35
+    assert Softmax().macs([(7,)], (7,)) == 0
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_a_clamp_is_what_its_real_function_says(rounding: Rounding) -> None:
+    """Fused activations clamp codes where the float function clamps values."""
+    for zero in (-128, -3, 60):
+        code = Quant(bits=8, scale=(0.07,), zero=(zero,))
+        for activation in Activation:
+            b = Builder(rounding)
+            x = b.input("x", (256,), code)
+            weight = b.constant("w", np.full((1, 256), 1), Quant(bits=8, scale=(1.0,), axis=None))
+            bias = b.constant("b", np.zeros(1), Quant(bits=32, scale=code.scale))
+            graph = b.graph(b.add(Dense(activation=activation), x, weight, bias, quant=code))
+            codes = np.zeros((256, 256), np.int8) + np.int8(zero)
+            codes[:, 0] = np.arange(-128, 128)
+            expected = code.encode(activation.real(np, code.decode(codes[:, 0])))
+            assert np.abs(reference.run(graph, codes)[:, 0].astype(int) - expected).max() <= 1
+
+
+def test_the_example_of_the_extension_page_is_an_operation(tmp_path: Path) -> None:
+    """Three files, in a copy of the package, and the kit passes: the page is true, and three files are enough."""
+    page = EXTEND.read_text(encoding="utf-8")
+    package = tmp_path / "crosslayer"
+    shutil.copytree(Path(crosslayer.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    meaning, row, kernel = re.findall(r"\*\*\d\.\*\*.*?```\w*\n(.*?)```", page, re.DOTALL)
+    (package / "core/graph/ops/maximum.py").write_text(meaning, encoding="utf-8")
+    (package / "emit/kernels/maximum_s8.c").write_text(kernel, encoding="utf-8")
+    listing = package / "core/graph/ops/__init__.py"
+    line, entry = row.splitlines()[0], re.search(r"(\w+), \.\.\.\)", row)
+    assert entry
+    text = listing.read_text(encoding="utf-8").replace("OPS: ", f"{line}\n\nOPS: ", 1)
+    listing.write_text(
+        text.replace("    MaxPool,\n    Mul,", f"    MaxPool,\n    {entry[1]},\n    Mul,"), encoding="utf-8"
+    )
+    program = (
+        "from crosslayer.core.graph.ops import Maximum\n"
+        "from crosslayer.testing.operations import check_operation\n"
+        "check_operation(Maximum)\n"
+        "import crosslayer; print(crosslayer.__file__)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(package))
