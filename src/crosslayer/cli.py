@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,10 @@ from rich.table import Table
 
 from crosslayer.core.codec import to_plain
 from crosslayer.core.errors import CrosslayerError, InputError
+
+if TYPE_CHECKING:  # the nouns are loaded by the commands that need them: `--help` and listings stay quick
+    from crosslayer.core.design import Design
+    from crosslayer.core.sheet import Sheet
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -47,7 +51,6 @@ def run(
     from dataclasses import replace
 
     from crosslayer import flow
-    from crosslayer.report.text import verdict_table
     from crosslayer.study import load_study, parse_study
 
     chosen = parse_study(flow.STUDY, "default study") if study is None else load_study(study)
@@ -60,9 +63,17 @@ def run(
         _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {_plain(stage)}{done}", highlight=False)
 
     sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
+    _conclude(sheet, out, as_json)
+
+
+def _conclude(sheet: "Sheet", out: Path, as_json: bool) -> None:
+    """Show figures and verdict; the exit status tells whether all requirements hold."""
+    from crosslayer.core.sheet import scores_document
+    from crosslayer.report.text import verdict_table
+
     if as_json:
-        scores = flow.scores_document(sheet)
-        _print_json({"out": str(out), "scores": scores, "verdicts": [to_plain(v) for v in sheet.verdicts]})
+        verdicts = [to_plain(verdict) for verdict in sheet.verdicts]
+        _print_json({"out": str(out), "scores": scores_document(sheet), "verdicts": verdicts})
     else:
         console = Console()
         console.print(verdict_table(sheet))
@@ -162,20 +173,13 @@ def emulate(
 
 @app.command()
 def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
-    """Say where the report of a run lies, and its verdict."""
-    scores_file, page = run_folder / "scores.json", run_folder / "report.html"
-    try:
-        scores = json.loads(scores_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{scores_file}: cannot be read ({error}); give the folder of a finished run") from error
-    if as_json:
-        _print_json({"report": str(page), "scores": scores})
-        return
-    table = Table("score", "value", "low", "high", "unit", "origin")
-    for s in scores:
-        table.add_row(s["name"], *(f"{s[k]:.6g}" for k in ("value", "low", "high")), s["unit"], s["origin"])
-    Console().print(table)
-    Console().print(f"report: {page}", soft_wrap=True)
+    """Write the report of a finished run again, and show its figures and verdict."""
+    from crosslayer.core.sheet import load_sheet
+    from crosslayer.report.page import write_report
+
+    sheet = load_sheet(run_folder / "sheet.json", _load(run_folder))
+    write_report(sheet, run_folder / "report.html")
+    _conclude(sheet, run_folder, as_json)
 
 
 @app.command()
@@ -281,7 +285,7 @@ def _bar() -> Progress:
     return Progress(*columns, console=_error, transient=True, disable=not _error.is_terminal)
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path) -> "Design":
     from crosslayer.core.design import load_design
 
     return load_design(folder / "design" if (folder / "design").is_dir() else folder)

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from crosslayer.core.bench import Bench, Progress, silent
-from crosslayer.core.codec import to_plain
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
 from crosslayer.core.errors import InputError
@@ -23,7 +22,7 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import peak_bytes
 from crosslayer.core.quant import Array
 from crosslayer.core.score import Score
-from crosslayer.core.sheet import Sheet
+from crosslayer.core.sheet import Sheet, save_sheet, scores_document
 from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import MemoryKind
 from crosslayer.datasets.catalog import load
@@ -160,6 +159,7 @@ def build(
     )
     save_design(design, out / "design")
     emit(design, out / "firmware", data.validation.real(slice(0, 4)))
+    save_sheet(sheet, out / "sheet.json")
     write_report(sheet, out / "report.html")
     write_atomic(out / "scores.json", json.dumps(scores_document(sheet), indent=1, ensure_ascii=False) + "\n")
     return sheet
@@ -195,10 +195,12 @@ def claim(out: Path, study: str, *, resume: bool) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         same = (out / _MARK).is_file() and (out / _MARK).read_text(encoding="utf-8") == study
         if not (resume and same):
-            for name in ("scores.json", "report.html"):
+            for name in ("scores.json", "report.html", "sheet.json"):
                 (out / name).unlink(missing_ok=True)
-            for name in ("design", "firmware", ".work"):
+            for name in ("design", "firmware"):
                 shutil.rmtree(out / name, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(work, ignore_errors=True)
         sweep_partials(out)
         work.mkdir(exist_ok=True)
         sweep_partials(work)
@@ -226,20 +228,6 @@ def firmware_of(design: Design, x: Array) -> Generator[Path]:
         folder = Path(scratch) / "firmware"
         emit(design, folder, x[:1])
         yield folder
-
-
-def scores_document(sheet: Sheet) -> list[dict[str, Any]]:
-    """What `scores.json` holds: each final score, with the values of the same name after each stage under `trail`."""
-    listed: list[dict[str, Any]] = []
-    for score in sheet.scores:
-        trail = [
-            {"stage": step.stage, **to_plain(figure)}
-            for step in sheet.design.trail
-            for figure in step.scores
-            if figure.name == score.name
-        ]
-        listed.append({**to_plain(score), "trail": trail})
-    return listed
 
 
 def versions() -> dict[str, str]:

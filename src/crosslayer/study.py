@@ -82,7 +82,7 @@ class Requirement:
     written: str
 
     def verdict(self, score: Score) -> Verdict:
-        """The score held against the limit. A modelled score must hold over its whole interval's middle value."""
+        """The score's value held against the limit; the report says where the limit lies inside the interval."""
         better = _REQUIREMENTS[self.name][1]
         holds = score.value >= self.limit if better is Better.HIGHER else score.value <= self.limit
         return Verdict(requirement=self.name, limit=self.limit, written=self.written, score=score, holds=holds)

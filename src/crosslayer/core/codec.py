@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
+import numpy.typing as npt
+
 from crosslayer.core.errors import CrosslayerError, InputError
 
 T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """The value as numbers, strings, lists and dicts; the inverse of `from_plain`.
+    """The value as numbers, strings, lists and dicts (arrays as nested lists); the inverse of `from_plain`.
 
     >>> to_plain((1, 2.5, "a"))
     [1, 2.5, 'a']
@@ -22,6 +25,8 @@ def to_plain(value: Any) -> Any:
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, np.ndarray):
+        return cast("npt.NDArray[Any]", value).tolist()
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, Mapping):
@@ -31,6 +36,8 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: type[T], plain: Any, where: str) -> T:
     """A value of type `kind` from plain values; `where` names the place in error messages.
+
+    Where a dataclass is expected, an instance of it is taken as it is.
 
     Raises `InputError` for an unknown or missing key, a wrong type or a value outside an enumeration.
     """
@@ -51,6 +58,11 @@ def _convert(kind: Any, plain: Any, where: str) -> Any:
     if kind is Any:
         return plain
     origin = get_origin(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(plain, kind):
+        return plain
+    if origin is np.ndarray:
+        (element,) = get_args(get_args(kind)[1])
+        return np.asarray(_expect(list, plain, where), element)
     if origin in (Union, types.UnionType):
         if plain is None and type(None) in get_args(kind):
             return None

@@ -1,13 +1,19 @@
 """The data sheet: everything the report shows about one finished design, as plain data."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+from crosslayer.core.codec import from_plain, to_plain
 from crosslayer.core.design import Design
+from crosslayer.core.errors import InputError
+from crosslayer.core.files import write_atomic
 from crosslayer.core.score import Score
 
 
@@ -71,3 +77,32 @@ class Sheet:
     samples: tuple[Sample, ...]
     study: str
     versions: Mapping[str, str]
+
+
+def scores_document(sheet: Sheet) -> list[dict[str, Any]]:
+    """What `scores.json` holds: each final score, with the values of the same name after each stage under `trail`."""
+    listed: list[dict[str, Any]] = []
+    for score in sheet.scores:
+        trail = [
+            {"stage": step.stage, **to_plain(figure)}
+            for step in sheet.design.trail
+            for figure in step.scores
+            if figure.name == score.name
+        ]
+        listed.append({**to_plain(score), "trail": trail})
+    return listed
+
+
+def save_sheet(sheet: Sheet, path: Path) -> None:
+    """`path` holds the sheet as JSON, without its design, which has a folder of its own."""
+    plain = {f.name: to_plain(getattr(sheet, f.name)) for f in dataclasses.fields(Sheet) if f.name != "design"}
+    write_atomic(path, json.dumps(plain, ensure_ascii=False) + "\n")
+
+
+def load_sheet(path: Path, design: Design) -> Sheet:
+    """The sheet that `save_sheet` wrote, of this design. Raises `InputError` for a file that is absent or damaged."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return from_plain(Sheet, {**plain, "design": design}, str(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give the folder of a finished run") from error

@@ -9,6 +9,8 @@ from crosslayer.core.plan import peak_bytes
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.target import Figure, MemoryKind, Target
 from crosslayer.hardware.energy import energy
+from crosslayer.simplify.activations import fuse_activations
+from crosslayer.simplify.norms import fold_norms
 
 INSTRUCTIONS_PER_MAC = Figure(
     value=6.0, low=4.4, high=10.4, source="benchmarks/instructions.py: int8 kernels, five networks on five cores"
@@ -60,8 +62,10 @@ def _modelled(name: str, value: int, note: str) -> Score:
 
 def inspection(graph: Graph, target: Target) -> dict[str, Any]:
     """What a network costs on a target, as plain values: `nodes` (name, operation, output shape, parameters and
-    multiply-accumulates) and `scores`. A float network is judged as its int8 form would be: a byte for each value."""
+    multiply-accumulates), `scores` and `fits`. A float network is judged as its int8 form would be: normalizations
+    folded, activations fused, a byte for each value."""
     shrink = 1 if graph.is_integer else 4
+    graph = fuse_activations(fold_norms(graph))
     order = tuple(node.name for node in graph.nodes)
     peak, weights = peak_bytes(graph, order) // shrink, sum(c.nbytes for c in graph.constants.values()) // shrink
     form = "" if graph.is_integer else " in int8 form"

@@ -114,7 +114,7 @@ class GlobalMean(Op):
         return values[0].mean((1, 2))
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """Sizes, zeros, bounds and the factor scale_x / scale_y / pixels; for XNNPACK that factor and what to add after it."""
+        """Sizes, bounds, zeros and the factor scale_x / scale_y / pixels; for XNNPACK it and what to add after it."""
         source, result = operands[0].code(), Operand(type=output).code()
         high, wide, channels = operands[0].type.shape
         sizes = {"pixels": high * wide, "channels": channels, "low": result.lowest, "high": result.highest}
