@@ -55,6 +55,14 @@ def test_samples_of_a_batch_do_not_see_each_other(data: st.DataObject) -> None:
     data.draw(grown(make))
 
 
+def test_a_batch_shared_among_processors_is_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_BATCH_BYTES", 4096)
+    for rounding in Rounding:
+        graph = integer_graph(Seeded(31), rounding)
+        x = random_inputs(graph, Seeded(32), 301)
+        assert np.array_equal(exact.run(graph, x), reference.run(graph, x))
+
+
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("seed", range(6))
 def test_c_on_this_computer_is_the_judge(seed: int, rounding: Rounding, tmp_path: Path) -> None:

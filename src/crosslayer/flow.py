@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
 from crosslayer.core.errors import InputError
-from crosslayer.core.files import sweep_partials, unwritable, write_atomic
+from crosslayer.core.files import discard, is_partial, sweep_partials, unwritable, write_atomic
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import peak_bytes
 from crosslayer.core.quant import Array
@@ -190,24 +189,27 @@ def claim(out: Path, study: str, *, resume: bool) -> Path:
     """
     work = out / ".work"
     try:
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
+        if out.exists() and not (out.is_dir() and _is_free(out)):
             raise InputError(f"{out}: is not empty and not the folder of a run; choose another one")
         out.mkdir(parents=True, exist_ok=True)
+        sweep_partials(out)
         same = (out / _MARK).is_file() and (out / _MARK).read_text(encoding="utf-8") == study
         if not (resume and same):
-            for name in ("scores.json", "report.html", "sheet.json"):
-                (out / name).unlink(missing_ok=True)
-            for name in ("design", "firmware"):
-                shutil.rmtree(out / name, ignore_errors=True)
+            for name in ("scores.json", "report.html", "sheet.json", "design", "firmware"):
+                discard(out / name)
         if not resume:
-            shutil.rmtree(work, ignore_errors=True)
-        sweep_partials(out)
+            discard(work)
+        write_atomic(out / _MARK, study)
         work.mkdir(exist_ok=True)
         sweep_partials(work)
     except OSError as error:
         raise unwritable(out, error) from error
-    write_atomic(out / _MARK, study)
     return work
+
+
+def _is_free(out: Path) -> bool:
+    """Whether a folder is that of a run, or empty but for what a run that was killed at its start has left."""
+    return (out / _MARK).is_file() or all(is_partial(path) for path in out.iterdir())
 
 
 def inputs_for(design: Design, data: str | None, samples: int, seed: int) -> Array:

@@ -182,7 +182,7 @@ def parse_quantity(value: Any, unit: str, where: str) -> float:
             number, given = (float(match[1]), match[2]) if match else (math.nan, "")
         except ValueError:
             number, given = math.nan, ""
-        if isinstance(value, str) and match and unit and not given:
+        if match and not given and given not in known:
             raise InputError(f"{where}: '{value}' has no unit; use one of {', '.join(known)}")
     if not math.isfinite(number):
         raise InputError(f"{where}: {value!r} is not a quantity; write a number{' and a unit' if unit else ''}")
@@ -197,8 +197,10 @@ def parse_quantity(value: Any, unit: str, where: str) -> float:
 def _requirement(name: str, value: Any, where: str) -> Requirement:
     if name not in _REQUIREMENTS:
         raise InputError(f"{where}: unknown key '{name}'; {suggest(name, list(_REQUIREMENTS))}")
-    limit = parse_quantity(value, _REQUIREMENTS[name][0], f"{where}.{name}")
-    return Requirement(name=name, limit=limit, written=str(value))
+    unit = _REQUIREMENTS[name][0]
+    limit = parse_quantity(value, unit, f"{where}.{name}")
+    written = str(value) if isinstance(value, str) or "" in _UNITS[unit] else f"{value} {unit}"
+    return Requirement(name=name, limit=limit, written=written)
 
 
 def _recipe(entries: tuple[Mapping[str, Any], ...], where: str) -> Recipe:

@@ -41,22 +41,32 @@ def folder_atomic(path: Path) -> Generator[Path]:
     try:
         scratch.mkdir(parents=True)
         yield scratch
-        if path.exists():
-            retired = path.with_name(f".{path.name}.{os.getpid()}.retired{_PARTIAL}")
-            path.rename(retired)
-            scratch.rename(path)
-            shutil.rmtree(retired)
-        else:
-            scratch.rename(path)
+        discard(path)
+        scratch.rename(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """No file or folder `path` is there; if interrupted, there is all of it or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        retired = path.with_name(f".{path.name}.{os.getpid()}.retired{_PARTIAL}")
+        path.rename(retired)
+        shutil.rmtree(retired)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a killed run left this behind."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
+
+
 def sweep_partials(folder: Path) -> None:
     """Remove what killed runs left under `folder`."""
-    for leftover in folder.glob(f".*{_PARTIAL}"):
+    for leftover in filter(is_partial, list(folder.iterdir())):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 

@@ -87,6 +87,8 @@ def run(
             scratch.mkdir(parents=True, exist_ok=True)
             sweep_partials(scratch)
         if saved is not None:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
             design = saved
             visit(position, stage, design)
             continue

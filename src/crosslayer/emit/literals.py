@@ -46,7 +46,7 @@ def _rescale_items(value: Rescale) -> Iterable[str]:
     if value.rule is Rule.FLOAT:
         return [f"{{{number(float(f))}}}" for f in value.factor]
     if value.rule is Rule.SINGLE:
-        return [f"{{{f.hex()}}}" for f in value.factor.tolist()]
+        return [f"{{{f!r}}}" for f in value.factor.tolist()]  # repr tells all float64 values apart
     return [f"{{{m}, {s}}}" for m, s in zip(value.mult.tolist(), value.shift.tolist(), strict=True)]
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import final
 
@@ -179,9 +180,11 @@ def _verify_node(graph: Graph, node: Node, known: set[str]) -> None:
     want = len(node.op.operands)
     if len(node.inputs) != want and not (node.op.variadic and node.inputs):
         raise GraphError(f"{where}: takes {want} operands ({', '.join(node.op.operands)}), got {len(node.inputs)}")
-    for role, name in zip(node.op.operands, node.inputs, strict=False):
+    for role, name in zip_longest(node.op.operands, node.inputs, fillvalue=node.op.operands[-1]):
         if role in node.op.weights and name not in graph.constants:
             raise GraphError(f"{where}: '{role}' must be a constant, but '{name}' is computed")
+        if role not in node.op.weights and name in graph.constants:
+            raise GraphError(f"{where}: '{role}' must be computed, but '{name}' is a constant; only weights may be")
     shapes = [graph.types[n].shape for n in node.inputs]
     try:
         shape = node.op.infer(shapes)

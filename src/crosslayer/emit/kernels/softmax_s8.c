@@ -19,7 +19,7 @@ CL_KERNEL void softmax_s8(const struct softmax_s8 *p, const int8_t *x, int8_t *y
         for (int32_t i = 0; i < p->depth; i++) {
             total += p->powers[peak - x[i]];
         }
-        const float factor = 1.0F / (total * 0x1p-8F);
+        const float factor = 1.0F / (total * (1.0F / 256.0F));
         for (int32_t i = 0; i < p->depth; i++) {
             const int32_t share = cl_round_away(p->powers[peak - x[i]] * factor);
             y[i] = (int8_t)cl_clamp(share - 128, INT8_MIN, INT8_MAX);
