@@ -175,7 +175,7 @@ def parse_quantity(value: Any, unit: str, where: str) -> float:
     """
     known = _UNITS[unit]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number, given = float(value), unit
+        number, given = (float(value) if abs(value) < 2**1000 else math.inf), unit
     else:
         match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*([^\d\s]*)\s*", value) if isinstance(value, str) else None
         try:

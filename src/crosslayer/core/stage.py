@@ -14,7 +14,7 @@ from typing import Any, final
 from crosslayer.core.bench import Bench
 from crosslayer.core.codec import to_plain
 from crosslayer.core.design import Design, Step, load_design, save_design
-from crosslayer.core.errors import CrosslayerError, DesignError, GraphError
+from crosslayer.core.errors import CrosslayerError, DesignError, GraphError, InputError
 from crosslayer.core.files import sweep_partials
 from crosslayer.core.graph.graph import verify
 from crosslayer.core.plan import check_plan
@@ -54,6 +54,16 @@ class Stage(ABC):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
 
 
+def check_parameters(*rules: tuple[bool, str]) -> None:
+    """Raises `InputError` with the text of the first rule that does not hold; for `__post_init__` of a stage.
+
+    >>> check_parameters((2 > 1, "epochs must be at least 1"))
+    """
+    for holds, text in rules:
+        if not holds:
+            raise InputError(text)
+
+
 Recipe = tuple[Stage, ...]
 Judge = Callable[[Design], tuple[Score, ...]]
 """Figures of a design between stages, from validation data or none."""
@@ -83,15 +93,15 @@ def run(
         saved = None if folder is None else _resume(folder)
         observe(position, str(stage), saved is not None)
         scratch = None if folder is None else folder.with_suffix(".scratch")
-        if scratch is not None and saved is None:
-            scratch.mkdir(parents=True, exist_ok=True)
-            sweep_partials(scratch)
         if saved is not None:
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
             design = saved
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed before it came to this
             visit(position, stage, design)
             continue
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            sweep_partials(scratch)
         try:
             design = stage(design, bench.at(position, scratch))
         except CrosslayerError as error:

@@ -1,5 +1,6 @@
 """Training from fresh weights, and fine-tuning."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -7,7 +8,7 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.stage import Stage
+from crosslayer.core.stage import Stage, check_parameters
 
 
 @final
@@ -21,6 +22,9 @@ class Train(Stage):
     decay: float = 1e-4
     shift: int = 0
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained design; notes: epochs and samples."""
@@ -40,10 +44,23 @@ class FineTune(Stage):
     shift: int = 0
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The tuned design; notes: epochs and samples."""
         graph = _fit(design.graph, bench, self)
         return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
+
+
+def _check(stage: Train | FineTune) -> None:
+    check_parameters(
+        (stage.epochs >= 1, "epochs must be at least 1"),
+        (stage.batch >= 1, "batch must be at least 1"),
+        (0 < stage.rate < math.inf, "rate must be a finite number above 0"),
+        (0 <= stage.decay < math.inf, "decay must be a finite number of at least 0"),
+        (stage.shift >= 0, "shift must be at least 0"),
+    )
 
 
 def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:

@@ -7,7 +7,7 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import Interval, Plan, intervals, peak_bytes, storage, whole_words
-from crosslayer.core.stage import Stage
+from crosslayer.core.stage import Stage, check_parameters
 
 _SEARCHED = 200  # values; the search is as deep as there are values
 
@@ -24,6 +24,12 @@ class PlanArena(Stage):
 
     order_states: int = 20_000
     offset_steps: int = 200_000
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            (self.order_states >= 0, "order_states must be at least 0"),
+            (self.offset_steps >= 0, "offset_steps must be at least 0"),
+        )
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The planned design; notes: arena and bound in bytes."""

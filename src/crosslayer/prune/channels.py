@@ -1,5 +1,6 @@
 """Structured pruning in five steps, after the talk "A Cross-Layer Approach" (Shafique, tinyML Talks, 2022)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from crosslayer.core.design import Design, Step, load_design, save_design
 from crosslayer.core.errors import DesignError, GraphError
 from crosslayer.core.graph.channels import Channel, Layer, layers, remove
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.stage import Stage
+from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.prune.cost import Cost
 from crosslayer.prune.importance import magnitude
 
@@ -39,12 +40,22 @@ class PruneChannels(Stage):
     batch: int = 128
     rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        check_parameters(
+            (0 < self.step < 1, "step must lie between 0 and 1"),
+            (self.epochs >= 0, "epochs must be at least 0"),
+            (0 <= self.drop <= 1, "drop must lie in 0…1"),
+            (0 < self.keep <= 1, "keep must lie above 0 and at most at 1"),
+            (self.samples >= 1, "samples must be at least 1"),
+            (self.patience >= 1, "patience must be at least 1"),
+            (self.batch >= 1, "batch must be at least 1"),
+            (0 < self.rate < math.inf, "rate must be a finite number above 0"),
+        )
+
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The smaller design; notes: the trajectory, one entry per step with `kept` false for those taken back."""
         if design.graph.is_integer:
             raise GraphError("cannot prune integer weights; put this stage before quantization")
-        if not (0 < self.step < 1 and 0 < self.keep <= 1 and 0 <= self.drop <= 1):
-            raise GraphError("step and keep must lie in 0…1 (not at 0), drop in 0…1")
         floor = self.keep * design.graph.parameters
         graph, trajectory = self._resume(design, bench)
         if not trajectory:

@@ -15,7 +15,7 @@ from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.ops import Concat, Requantize
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Array, Quant, affine, symmetric
-from crosslayer.core.stage import Stage
+from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute import exact, reference
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -31,6 +31,9 @@ class QuantizeAffine(Stage):
 
     samples: int = 512
     rounding: Rounding = Rounding.DOUBLE
+
+    def __post_init__(self) -> None:
+        check_parameters((self.samples >= 1, "samples must be at least 1"))
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The integer design; notes: how many samples calibrated it."""

@@ -150,8 +150,3 @@ def rescaler(params: Params, name: str = "rescale") -> Rescale:
     value = params[name]
     assert isinstance(value, Rescale), name
     return value
-
-
-def single_code(codes: Sequence[Quant | None]) -> Quant | None:
-    """The code of the first activation: for operations that move values without changing them."""
-    return codes[0]

@@ -19,7 +19,6 @@ from crosslayer.core.graph.operation import (
     Tie,
     same_channels,
     scalar,
-    single_code,
 )
 from crosslayer.core.graph.ops.windows import Margins
 from crosslayer.core.quant import Array, Quant
@@ -42,7 +41,7 @@ class Reshape(Op):
 
     def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
         """That of the input."""
-        return single_code(codes)
+        return codes[0]
 
     def real(self, xp: Any, *values: Any) -> Any:
         """The reshaped values."""
@@ -86,7 +85,7 @@ class Pad(Op):
 
     def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
         """That of the input."""
-        return single_code(codes)
+        return codes[0]
 
     def real(self, xp: Any, *values: Any) -> Any:
         """The padded values."""
@@ -146,7 +145,7 @@ class Concat(Op):
         """The one code of all operands."""
         if len(set(codes)) > 1:
             raise GraphError("operands have different number codes; put a Requantize before it")
-        return single_code(codes)
+        return codes[0]
 
     def real(self, xp: Any, *values: Any) -> Any:
         """The joined values."""

@@ -17,43 +17,38 @@ from crosslayer.core.graph.operation import (
     Tie,
     same_channels,
     scalar,
-    single_code,
 )
 from crosslayer.core.graph.ops.products import finish
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array, Quant
 
 
-@final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaxPool(Op):
-    """y[p, c] = max over the window of x[·, c]; padded places do not count."""
-
-    kernel: ClassVar[str] = "max_pool_s8"
+class Pool(Op):
+    """y[p, c] = some summary of the window of x[·, c]; padded places do not count. A subclass writes the summary."""
 
     windows: Windows
 
+    @final
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """(h', w', c)."""
-        return pooled(self.windows, shapes[0])
+        high, wide = self.windows.output(shapes[0])
+        if int(self.windows.counts(shapes[0]).min()) == 0:
+            raise GraphError("some window lies wholly in the padding; pad less")
+        return high, wide, shapes[0][2]
 
+    @final
     def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
         """That of the input."""
-        return single_code(codes)
+        return codes[0]
 
-    def real(self, xp: Any, *values: Any) -> Any:
-        """Largest value of each window."""
-        return self.windows.view(values[0], -np.inf).max(axis=(-2, -1))
-
+    @final
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
         """The geometry."""
         operands[0].code()
         return self.windows.params(operands[0].type.shape, output.shape)
 
-    def integer(self, params: Params, *codes: Array) -> Array:
-        """Largest code of each window."""
-        return self.windows.view(codes[0].astype(np.int64), np.iinfo(np.int64).min).max(axis=(-2, -1))
-
+    @final
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
         """Channels stay apart."""
         return same_channels(1, output)
@@ -61,39 +56,36 @@ class MaxPool(Op):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AveragePool(Op):
+class MaxPool(Pool):
+    """y[p, c] = max over the window of x[·, c]; padded places do not count."""
+
+    kernel: ClassVar[str] = "max_pool_s8"
+
+    def real(self, xp: Any, *values: Any) -> Any:
+        """Largest value of each window."""
+        return self.windows.view(values[0], -np.inf).max(axis=(-2, -1))
+
+    def integer(self, params: Params, *codes: Array) -> Array:
+        """Largest code of each window."""
+        return self.windows.view(codes[0].astype(np.int64), np.iinfo(np.int64).min).max(axis=(-2, -1))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePool(Pool):
     """y[p, c] = mean over the window of x[·, c]; padded places do not count. Integers round halves away from zero."""
 
     kernel: ClassVar[str] = "average_pool_s8"
-
-    windows: Windows
-
-    def infer(self, shapes: Sequence[Shape]) -> Shape:
-        """(h', w', c)."""
-        return pooled(self.windows, shapes[0])
-
-    def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
-        """That of the input."""
-        return single_code(codes)
 
     def real(self, xp: Any, *values: Any) -> Any:
         """Mean of each window."""
         counts = self.windows.counts(values[0].shape[1:])
         return (self.windows.view(values[0], 0.0).sum(axis=(-2, -1)) / counts[:, :, None]).astype(values[0].dtype)
 
-    def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """The geometry."""
-        operands[0].code()
-        return self.windows.params(operands[0].type.shape, output.shape)
-
     def integer(self, params: Params, *codes: Array) -> Array:
         """Sum of codes over count, halves away from zero (TFLite `AveragePool`)."""
         counts = self.windows.counts(codes[0].shape[1:])[:, :, None]
         return divide_away(self.windows.view(codes[0].astype(np.int64), 0).sum(axis=(-2, -1)), counts)
-
-    def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
-        """Channels stay apart."""
-        return same_channels(1, output)
 
 
 @final
@@ -143,14 +135,6 @@ class GlobalMean(Op):
         return same_channels(1, output)
 
 
-def pooled(windows: Windows, shape: Shape) -> Shape:
-    """The shape after pooling; raises `GraphError` if some window lies wholly in the padding."""
-    high, wide = windows.output(shape)
-    if int(windows.counts(shape).min()) == 0:
-        raise GraphError("some window lies wholly in the padding; pad less")
-    return high, wide, shape[2]
-
-
 def _float32(params: Params, name: str) -> np.float32:
     value = params[name]
     assert isinstance(value, float), name
@@ -169,10 +153,10 @@ def mean_rescale(factor: float, count: int) -> Rescale:
     )
 
 
-def divide_away(total: Array, count: Array | np.int64) -> Array:
+def divide_away(total: Array, count: Array) -> Array:
     """total / count, halves away from zero.
 
-    >>> divide_away(np.array([3, -3]), np.int64(2)).tolist()
+    >>> divide_away(np.array([3, -3]), np.array(2)).tolist()
     [2, -2]
     """
     return np.sign(total) * ((np.abs(total) + count // 2) // count)
