@@ -28,9 +28,10 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.quant import Quant
 from crosslayer.execute import reference
 from crosslayer.testing.chance import Chance, Seeded, grown
-from crosslayer.testing.graphs import float_graph, integer_graph
+from crosslayer.testing.graphs import float_graph, integer_graph, operation_graph
 
 CODE = Quant(bits=8, scale=(0.5,))
+TAPS = Quant(bits=8, scale=(1.0, 2.0), axis=1)
 
 
 def any_graph(chance: Chance) -> Graph:
@@ -72,6 +73,11 @@ MALFORMED: list[tuple[str, Graph, str]] = [
     ),
     ("constant's shape", with_type(layer(), "w", float32(3, 2)), r"w: the constant is float32\[2, 3\], its type says"),
     ("constant's type", with_type(layer(), "w", TensorType(shape=(2, 3), quant=CODE)), "its type says int8"),
+    ("no axis", with_type(layer(), "relu", float32()), r"relu: the shape \[\] is empty or too large"),
+    ("empty", with_type(layer(), "x", float32(2, 0)), r"x: the shape \[2, 0\] is empty or too large"),
+    ("negative", with_type(layer(), "x", float32(-3)), r"x: the shape \[-3\] is empty or too large"),
+    ("huge", with_type(layer(), "x", float32(2**40, 2**40)), "x: the shape .* is empty or too large"),
+    ("scales", with_type(layer(), "w", TensorType(shape=(2, 3), quant=TAPS)), "w: 2 scales along axis 1 do not fit"),
     ("order", replace(layer(), nodes=layer().nodes[::-1]), r"relu \(Relu\): reads 'dense', .* reorder the nodes"),
     ("loop", with_inputs(layer(), "dense", "relu", "w", "c"), "reads 'relu', which is not computed before it"),
     ("twice", replace(layer(), nodes=layer().nodes * 2), r"dense \(Dense\): the name is used twice; rename one"),
@@ -97,6 +103,15 @@ def test_a_forced_number_code_is_checked() -> None:
     bad = with_type(good, "pool", replace(good.types["pool"], quant=Quant(bits=8, scale=(0.25,))))
     with pytest.raises(GraphError, match=r"pool \(MaxPool\): keeps or fixes its number code"):
         verify(bad)
+
+
+def test_scales_along_another_axis_than_the_output_channels_are_refused() -> None:
+    graph = operation_graph(Seeded(0), Dense, Rounding.DOUBLE)
+    (dense,) = graph.nodes
+    kind = graph.types[dense.inputs[1]]
+    taps = Quant(bits=8, scale=(1.0,) * kind.shape[1], axis=1)
+    with pytest.raises(GraphError, match=r"\(Dense\): its weight has scales along axis 1, not 0"):
+        verify(with_type(graph, dense.inputs[1], replace(kind, quant=taps)))
 
 
 def test_an_operation_without_any_operand_is_refused() -> None:

@@ -322,11 +322,11 @@ def main() -> NoReturn:
     try:
         app()
     except CrosslayerError as error:
-        _error.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(_BAD_INPUT)
+        _refuse(str(error))
     except OSError as error:
-        _error.print(f"[bold red]error:[/] {_plain(_system_message(error))}", soft_wrap=True, highlight=False)
-        sys.exit(_BAD_INPUT)
+        _refuse(f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another folder")
+    except MemoryError as error:
+        _refuse(f"not enough memory ({error or 'this computer'}); take fewer samples or a smaller network")
     except _InterruptedError:
         _error.print("interrupted; run the same command with --resume to go on", highlight=False)
         sys.exit(_INTERRUPTED)
@@ -341,12 +341,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
 
 
+def _refuse(message: str) -> NoReturn:
+    _error.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True, highlight=False)
+    sys.exit(_BAD_INPUT)
+
+
 def _plain(text: str) -> str:
     """Text without meaning to the console's markup."""
     from rich.markup import escape
 
     return escape(text)
-
-
-def _system_message(error: OSError) -> str:
-    return f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another folder"

@@ -5,7 +5,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import final
@@ -15,7 +15,7 @@ import numpy as np
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
-from crosslayer.core.errors import InputError
+from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.files import discard, is_partial, sweep_partials, unwritable, write_atomic
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import peak_bytes
@@ -101,7 +101,22 @@ def prepare(study: Study) -> Job:
         MemoryKind.RAM: int(peak_bytes(graph, order) / 4 * least),  # a quarter of the float32 activations
     }
     check_fit(needs, target, f"{study.network.source} on {data.name}, quantized" + (" and pruned" * (least < 1)))
-    return Job(study=study, recipe=recipe, design=Design(graph=graph, target=target), data=data)
+    design = Design(graph=graph, target=target)
+    rehearse(recipe, design, data)
+    return Job(study=study, recipe=recipe, design=design, data=data)
+
+
+def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
+    """Raises `GraphError` or `InputError` if the stages cannot follow one another to firmware, whatever is learned."""
+    bench = Bench(data=replace(data, train=data.train.take(slice(0, 1))), seed=0, executor=execute)
+    for position, stage in enumerate(recipe):
+        if design.graph.is_integer or not isinstance(stage, (Train, FineTune, PruneChannels)):
+            try:
+                design = stage(design, bench)
+            except GraphError as error:
+                raise GraphError(f"stage {position + 1} ({stage.name()}): {error}") from error
+    if design.plan is None or not design.graph.is_integer:
+        raise InputError("the recipe does not lead to firmware; let it end with quantize-affine and then plan-arena")
 
 
 def build(
@@ -233,6 +248,7 @@ def firmware_of(design: Design, x: Array) -> Generator[Path]:
 
 
 def versions() -> dict[str, str]:
-    """The tools that take part in a run, and their versions."""
-    tools = ("crosslayer", "numpy", "torch", "ziglang", "unicorn")
-    return {"python": platform.python_version(), **{tool: metadata.version(tool) for tool in tools}}
+    """The tools that can take part in a run, and their versions."""
+    installed = {d.name: d.version for d in metadata.distributions()}
+    tools = ("crosslayer", "numpy", "torch", "scikit-learn", "ziglang", "unicorn")
+    return {"python": platform.python_version(), **{tool: installed[tool] for tool in tools if tool in installed}}

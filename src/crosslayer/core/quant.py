@@ -37,8 +37,10 @@ class Quant:
         object.__setattr__(self, "scale", scale)
         if len(self.zero) == 1 and len(scale) > 1:
             object.__setattr__(self, "zero", self.zero * len(scale))
-        if len(self.zero) != len(scale) or (self.axis is None and len(scale) != 1):
+        if len(self.zero) != len(scale) or (self.axis is None and len(scale) != 1) or not scale:
             raise GraphError(f"{len(scale)} scales and {len(self.zero)} zeros do not make a code with axis {self.axis}")
+        if min(self.zero) < self.lowest or max(self.zero) > self.highest:
+            raise GraphError(f"zeros must be codes of {self.bits} bits, got {self.zero[:4]}")
 
     @property
     def lowest(self) -> int:
@@ -104,5 +106,5 @@ def symmetric(peak: Array, bits: int = 8, axis: int | None = None) -> Quant:
     (1.0,)
     """
     top = (1 << (bits - 1)) - 1
-    safe = np.where(np.atleast_1d(peak) > 0, np.atleast_1d(peak), 1.0)
+    safe = np.where(np.atleast_1d(peak) > 1e-30, np.atleast_1d(peak), 1.0)
     return Quant(bits=bits, scale=tuple(float(p) / top for p in safe), zero=(0,), axis=axis)

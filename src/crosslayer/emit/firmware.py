@@ -52,6 +52,8 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
             f"firmware has one input and one output, this network {len(graph.inputs)} and "
             f"{len(graph.outputs)}; split it"
         )
+    if len(samples) == 0:
+        raise GraphError("the self-test needs at least one sample; give one")
     calls = [_call(graph, plan, graph.producers[name], i) for i, name in enumerate(plan.order)]
     content = _context(design, plan, [call for call in calls if call is not None])
     inputs = reference.encode_input(graph, samples)

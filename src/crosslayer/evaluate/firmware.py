@@ -105,7 +105,9 @@ def firmware_scores(design: Design, run: Emulation) -> tuple[Score, ...]:
     ]
     joules = energy(count, target)
     if joules is not None and target.active_power is not None:
-        scores.append(_modelled("energy", joules, "J", f"cycles × {target.active_power.source}"))
+        power = target.active_power
+        note = f"cycles × {power.value * 1e9:.3g} nJ per cycle. The energy per cycle: {power.source}"
+        scores.append(_modelled("energy", joules, "J", note))
     return tuple(scores)
 
 
@@ -147,7 +149,8 @@ def _bound(bound: int, *, exact: bool) -> str:
 
 
 def _cycles_note(target: Target) -> str:
-    return f"instructions × {target.cycles_per_instruction.source} ÷ {target.clock_hz / 1e6:g} MHz"
+    ratio = target.cycles_per_instruction
+    return f"instructions × {ratio.value:g} cycles per instruction ÷ {target.clock_hz / 1e6:g} MHz. The ratio: {ratio.source}"
 
 
 def _cost(name: str, value: float, unit: str, origin: Origin, note: str) -> Score:

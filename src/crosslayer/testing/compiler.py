@@ -12,12 +12,15 @@ STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wvla",
 
 def compile_strictly(folder: Path, *sources: str, flags: tuple[str, ...] = (), language: str = "c99") -> Path:
     """An object file of one of the files in `folder`, or a shared library of several, made with all warnings as errors.
+    With the flag `-S` its assembly.
 
     `language` is what `-std` says; `c++…` compiles as C++. A complaint becomes the `AssertionError`.
     """
     mode = "c++" if language.startswith("c++") else "cc"
     command = [mode if word == "cc" else word for word in zig().command]
     kind, product = (("-c",), "unit.o") if len(sources) == 1 else (("-shared", "-fPIC", "-mcpu=native"), "units.so")
+    if "-S" in flags:
+        kind, product = ("-Wno-unused-command-line-argument",), "unit.s"  # zig adds a -c
     done = subprocess.run(
         (*command, f"-std={language}", *STRICT, "-fno-sanitize=undefined", *flags, *kind, "-o", product, *sources),
         cwd=folder,

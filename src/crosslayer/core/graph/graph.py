@@ -1,6 +1,7 @@
 """The network as immutable data."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,6 +151,8 @@ def verify(graph: Graph) -> Graph:
     for name in known:
         if name not in graph.types:
             raise GraphError(f"{name}: has no type; add it to `types`")
+    for name, kind in graph.types.items():
+        _verify_type(name, kind)
     for name, value in graph.constants.items():
         kind = graph.types[name]
         dtype = np.dtype(np.float32) if kind.quant is None else kind.quant.dtype
@@ -166,6 +169,16 @@ def verify(graph: Graph) -> Graph:
     if not graph.outputs:
         raise GraphError("the graph has no output; name one")
     return graph
+
+
+def _verify_type(name: str, kind: TensorType) -> None:
+    shape, quant = kind.shape, kind.quant
+    if not shape or min(shape) < 1 or math.prod(shape) >= 2**31:
+        raise GraphError(f"{name}: the shape {list(shape)} is empty or too large; every axis has at least 1 place")
+    if quant is None or quant.axis is None:
+        return
+    if not 0 <= quant.axis < len(shape) or len(quant.scale) != shape[quant.axis]:
+        raise GraphError(f"{name}: {len(quant.scale)} scales along axis {quant.axis} do not fit {list(shape)}")
 
 
 def _verify_node(graph: Graph, node: Node, known: set[str]) -> None:
@@ -185,6 +198,10 @@ def _verify_node(graph: Graph, node: Node, known: set[str]) -> None:
             raise GraphError(f"{where}: '{role}' must be a constant, but '{name}' is computed")
         if role not in node.op.weights and name in graph.constants:
             raise GraphError(f"{where}: '{role}' must be computed, but '{name}' is a constant; only weights may be")
+    if node.op.channel_axis is not None:
+        taps = graph.types[node.inputs[1]].quant
+        if taps is not None and taps.axis not in (None, node.op.channel_axis):
+            raise GraphError(f"{where}: its weight has scales along axis {taps.axis}, not {node.op.channel_axis}")
     shapes = [graph.types[n].shape for n in node.inputs]
     try:
         shape = node.op.infer(shapes)

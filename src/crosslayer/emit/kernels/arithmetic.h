@@ -75,10 +75,10 @@ static inline int32_t cl_mean(int32_t total, int32_t count)
     return total > 0 ? (total + count / 2) / count : (total - count / 2) / count;
 }
 
-/* The nearest integer, halves away from zero, saturated far beyond any code. */
+/* The nearest integer, halves away from zero, saturated far beyond any code; the lowest for what is not a number. */
 static inline int32_t cl_round_away(float v)
 {
-    const float bounded = v < -1e6F ? -1e6F : (v > 1e6F ? 1e6F : v);
+    const float bounded = v > -1e6F ? (v > 1e6F ? 1e6F : v) : -1e6F;
     const int32_t whole = (int32_t)bounded;
     const float rest = bounded - (float)whole;
     return whole + (rest >= 0.5F ? 1 : 0) - (rest <= -0.5F ? 1 : 0);

@@ -20,7 +20,7 @@ static inline void global_mean_s8(const struct global_mean_s8 *p, const int8_t *
             acc += x[i * p->channels + c];
         }
 #if CL_RULE_FLOAT
-        const float scaled = (float)acc * p->factor; /* a statement of its own: no fused multiply-add */
+        const volatile float scaled = (float)acc * p->factor; /* volatile: a fused multiply-add would round once */
         const int32_t mean = cl_round_even(scaled + p->offset);
 #else
         const int32_t mean = cl_scale(acc - p->zero_in * p->pixels, p->rescale[0]) + p->zero_out;
