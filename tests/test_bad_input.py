@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import TINY, call, tree
-from datasets_samples import rows, write_idx_set, write_npz, write_text
 
+from commands import TINY, call, tree
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design, save_design
 from crosslayer.datasets.catalog import load
@@ -22,6 +21,7 @@ from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.simplify.norms import FoldNorms
+from datasets_samples import rows, write_idx_set, write_npz, write_text
 
 Arrange = Callable[[Path], list[str]]
 
@@ -101,7 +101,11 @@ STUDIES: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
         ("stage 5 (fine-tune): cannot train integer weights; put this stage before quantization",),
     ),
     "no plan at the end": ('[[stage]]\nuse = "plan-arena"', "", ("the recipe does not lead to firmware; let it end",)),
-    "no integers at the end": ('use = "quantize-affine"\nsamples = 32', 'use = "fold-norms"', ("with quantize-affine",)),
+    "no integers at the end": (
+        'use = "quantize-affine"\nsamples = 32',
+        'use = "fold-norms"',
+        ("with quantize-affine",),
+    ),
     "unknown requirement": ("flash =", "flsh =", ("study.toml: require: unknown key 'flsh'; did you mean 'flash'?",)),
     "wrong unit": ('"64 KiB"', '"64 ms"', ("require.flash: '64 ms' has the wrong unit 'ms'; use one of B, kB,",)),
     "no unit": ('"64 KiB"', '"64"', ("require.flash: '64' has no unit; use one of B, kB,",)),
@@ -211,7 +215,11 @@ RUNS: Mapping[Arrange, tuple[str, ...]] = {
     truncated_idx: ("train-images-idx3-ubyte", "ends too early"),
     pickle_as_npz: ("evil.npz: array x cannot be read", "objects are never unpickled"),
     table_for_a_network_of_images: ("network 'lenet5' takes (height, width, channels), the data has samples of [2]",),
-    network_too_large: ("vgg11 on pictures", "of flash, stm32g0b1 has 524288 B", "choose a smaller network or a larger"),
+    network_too_large: (
+        "vgg11 on pictures",
+        "of flash, stm32g0b1 has 524288 B",
+        "choose a smaller network or a larger",
+    ),
     broken_target: ("board.toml: target: missing key 'title'; add it",),
     out_below_a_file: ("file/out: cannot be written (Not a directory)", "choose another folder"),
     out_is_a_file: ("file: is not empty and not the folder of a run; choose another one",),
@@ -254,7 +262,10 @@ DESIGNS: Mapping[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda folder: (folder / "constants.safetensors").write_bytes(pickle.dumps(Bomb())),
         ("constants.safetensors: cannot be read",),
     ),
-    "no constants": (lambda folder: (folder / "constants.safetensors").unlink(), ("constants.safetensors: not a file",)),
+    "no constants": (
+        lambda folder: (folder / "constants.safetensors").unlink(),
+        ("constants.safetensors: not a file",),
+    ),
     "constants elsewhere": (
         lambda folder: (
             (folder / "constants.safetensors").rename(folder.parent / "elsewhere"),
@@ -269,7 +280,7 @@ DESIGNS: Mapping[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "a name that leads out of the folder": (
         lambda folder: edit(folder / "design.json", '"conv1.weight"', '"../../conv1.weight"'),
-        ("design.json: graph.types: '../../conv1.weight' is not a legal name", "use letters"),
+        ("design.json: graph.types: '../../conv1.weight' is not a legal name", "letters, digits"),
     ),
     "a name that is code": (
         lambda folder: edit(folder / "design.json", '"conv1"', '"conv1; system(0)"'),
@@ -399,6 +410,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answer = call("run", folder / "study.toml", "--out", folder / "out")
     assert answer.status == 0, answer
     return folder / "out"
+
+
+HOPELESS: Mapping[str, tuple[str, str, str]] = {
+    "a rate beyond reason": (
+        "lenet5",
+        "epochs = 2\nrate = 1e30",
+        "training diverged in epoch 1: the loss is not finite",
+    ),
+    "one value per channel": ("mobilenet", "batch = 1", "a normalization needs a larger batch"),
+}
+
+
+@pytest.mark.parametrize("case", HOPELESS)
+def test_a_training_that_cannot_succeed_ends_with_one_message(case: str, tmp_path: Path) -> None:
+    network_name, parameters, says = HOPELESS[case]
+    arguments = in_study("epochs = 1", parameters)(tmp_path)
+    study = tmp_path / "study.toml"
+    study.write_text(study.read_text().replace("lenet5", network_name))
+    answer = call(*arguments)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.count("\n") == 2
+    assert answer.err.splitlines()[-1].startswith("error: stage 1 (train): ")
+    assert says in answer.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".work", "study.toml"]
 
 
 RUN_DAMAGE: Mapping[str, tuple[Callable[[Path], object], str]] = {

@@ -262,7 +262,7 @@ def test_a_network_that_computes_nothing_still_is_firmware(nodes: int, tmp_path:
 M7 = machine(Core.CORTEX_M7)
 FUSING = [
     (("-target", M7.zig_target, f"-mcpu={M7.zig_cpu}"), r"\bvmul\.f32", r"\bvf(n?m[as])\.f"),
-    (("-target", "aarch64-freestanding-none"), r"\bfmul\s", r"\bfn?m(add|sub)\s"),
+    (("-target", "aarch64-freestanding-none"), r"\bfmul\s", r"\b(fn?m(add|sub)|fml[as])\s"),
 ]
 
 

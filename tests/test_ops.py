@@ -151,9 +151,13 @@ def test_shapes_that_do_not_fit_are_refused_in_words(
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "margin"), [(0, 1, 1, 0), (1, 0, 1, 0), (1, 1, 0, 0), (1, 1, 1, -1)]
 )
-def test_windows_without_sense_do_not_construct(kernel: int, stride: int, dilation: int, margin: int) -> None:
+def test_attributes_without_sense_do_not_construct(kernel: int, stride: int, dilation: int, margin: int) -> None:
     with pytest.raises(GraphError, match="must be at least 1, padding at least 0"):
         Windows(kernel=(1, kernel), stride=(stride, 1), dilation=(1, dilation), padding=(0, 0, margin, 0))
+    with pytest.raises(GraphError, match="must be less than 65536"):
+        Windows(kernel=(1, 1), padding=(0, 0, 0, 1 << 16))
+    with pytest.raises(GraphError, match="epsilon must lie between 0 and 1"):
+        BatchNorm(epsilon=0.0)
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
@@ -187,6 +191,26 @@ def test_macs_are_counted_by_hand() -> None:
     assert depthwise.macs([(5, 5, 3), (3, 3, 6), (6,)], (3, 3, 6)) == 3 * 3 * 6 * 9
     assert Dense().macs([(7,), (5, 7), (5,)], (5,)) == 35
     assert Softmax().macs([(7,)], (7,)) == 0
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_sums_and_scales_that_32_bits_cannot_hold_are_refused(rounding: Rounding) -> None:
+    code = Quant(bits=8, scale=(0.5,), zero=(-128,))
+    taps, sums = Quant(bits=8, scale=(1.0,)), Quant(bits=32, scale=(0.5,))
+    for bias, scale, complaint in (
+        (2**31 - 1 - 2 * 127 * 255, 2.0, None),
+        (2**31 - 2 * 127 * 255, 2.0, "its sums could grow past 32 bits"),
+        (0, 1e-12, "the scale of the result is too small"),
+    ):
+        b = Builder(rounding)
+        x, w = b.input("x", (2,), code), b.constant("w", np.array([[127, -127]]), taps)
+        c = b.constant("c", np.array([bias]), sums)
+        graph = b.graph(b.add(Dense(), x, w, c, name="y", quant=replace(code, scale=(scale,))))
+        if complaint is None:
+            assert len(graph.lowered) == 1
+            continue
+        with pytest.raises(GraphError, match=rf"y \(Dense\): {complaint}"):
+            _ = graph.lowered
 
 
 @pytest.mark.parametrize("rounding", Rounding)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,14 @@ use = "plan-arena"
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """When a process kills itself: before a step on files, counted from 1, or some seconds after its start."""
+    """When a process signals itself: before a step on files or the saving of one file, each counted from 1, or some
+    seconds after its start."""
 
     step: int = 0
+    file: str = ""
+    saving: int = 0
     after_s: float = 0.0
+    by: signal.Signals = signal.SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,30 +99,30 @@ class Runner:
         assert process.exitcode is not None
         said = (self.notes / "said").read_text()
         steps = self.notes / "steps"
-        return Outcome(
-            status=process.exitcode, said=said, steps=int(steps.read_text()) if process.exitcode >= 0 else 0
-        )
+        return Outcome(status=process.exitcode, said=said, steps=int(steps.read_text()) if process.exitcode >= 0 else 0)
 
 
 def live(arguments: list[str], out: str, notes: str, cut: Cut) -> None:
     """The life of one process: the command line, until the cut."""
     sys.stdout = sys.stderr = Path(notes, "said").open("w", buffering=1)  # noqa: SIM115  # open until the process ends
-    steps = 0
+    steps = savings = 0
 
     def hear(event: str, details: tuple[Any, ...]) -> None:
-        nonlocal steps
+        nonlocal steps, savings
         opens = event == "open" and any(letter in str(details[1]) for letter in "wax")
         moves = event in ("os.mkdir", "os.rename") or opens
         removes = event in ("os.remove", "os.rmdir")  # by names within an open folder, where a whole tree is removed
         if (moves and str(details[0]).startswith(out)) or removes:
             steps += 1
-            if steps == cut.step:
-                tear(Path(out))
-                os.kill(os.getpid(), signal.SIGKILL)
+            savings += event == "os.rename" and Path(details[1]).name == cut.file
+            if steps == cut.step or (cut.saving and savings == cut.saving):
+                if cut.by is signal.SIGKILL:
+                    tear(Path(out))
+                os.kill(os.getpid(), cut.by)
 
     sys.addaudithook(hear)
     if cut.after_s:
-        threading.Timer(cut.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Timer(cut.after_s, os.kill, (os.getpid(), cut.by)).start()
     sys.argv = ["crosslayer", *arguments]
     from crosslayer.cli import main
 
@@ -195,12 +199,22 @@ def kill_until_the_end(run: Runner, out: Path, undisturbed: Path, chance: random
     raise AssertionError("never got through")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_run_killed_again_and_again_ends_as_if_left_alone(
     seed: int, run: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
     killed = kill_until_the_end(run, tmp_path / "out", undisturbed, random.Random(seed), steps=110)
     assert killed > 0
+
+
+@pytest.mark.parametrize(("file", "saving"), [("training", 2), ("turn1", 2), ("training", 4)])
+def test_a_training_killed_in_its_second_epoch_learns_the_same(
+    file: str, saving: int, run: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    """In `train`, in the first turn of `prune-channels`, and in `fine-tune`."""
+    out = tmp_path / "out"
+    assert run(out, cut=Cut(file=f"{file}.safetensors", saving=saving)).status == -signal.SIGKILL
+    assert_ended_alike(run(out, "--resume"), out, undisturbed)
 
 
 def test_a_kill_in_the_middle_of_the_work_is_survived_too(run: Runner, undisturbed: Path, tmp_path: Path) -> None:
@@ -215,7 +229,7 @@ def test_a_kill_in_the_middle_of_the_work_is_survived_too(run: Runner, undisturb
 def test_finished_results_are_whole_or_gone_while_a_run_starts_afresh(
     run: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
-    for step in range(1, 60, 4):
+    for step in range(1, 60, 9):
         out = tmp_path / str(step)
         shutil.copytree(undisturbed, out)
         assert run(out, cut=Cut(step=step)).status == -signal.SIGKILL
@@ -257,10 +271,38 @@ def test_another_seed_gives_other_weights_and_another_run(run: Runner, undisturb
     assert (out / "scores.json").read_bytes() != (undisturbed / "scores.json").read_bytes()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_an_interrupted_run_says_so_cleans_up_and_can_go_on(
+    seed: int, run: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    out, chance = tmp_path / "out", random.Random(seed)
+    cut = Cut(step=chance.randrange(1, 100)) if seed % 2 else Cut(after_s=chance.uniform(0.05, 0.8))
+    assert_interrupted(run(out, cut=replace(cut, by=signal.SIGINT)), out, undisturbed)
+    if seed == 0:
+        assert_ended_alike(run(out, "--resume"), out, undisturbed)
+
+
+def assert_interrupted(outcome: Outcome, out: Path, undisturbed: Path) -> None:
+    """The exit status and the last line tell, and nothing unfinished is left."""
+    assert outcome.status == 130, outcome.said
+    assert outcome.said.splitlines()[-1] == "interrupted; run the same command with --resume to go on"
+    assert "Traceback" not in outcome.said
+    assert_whole(out, undisturbed)
+    assert list(out.glob(".*.partial")) == []
+
+
+@pytest.mark.slow
+def test_an_interrupt_before_any_step_cleans_up(run: Runner, undisturbed: Path, tmp_path: Path) -> None:
+    for step in range(1, run(tmp_path / "whole").steps + 1, 2):
+        out = tmp_path / str(step)
+        assert_interrupted(run(out, cut=Cut(step=step, by=signal.SIGINT)), out, undisturbed)
+        shutil.rmtree(out, ignore_errors=True)
+
+
 @pytest.mark.slow
 def test_a_kill_before_any_step_is_survived(run: Runner, undisturbed: Path, tmp_path: Path) -> None:
     steps = run(tmp_path / "whole").steps
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, 3):
         out = tmp_path / str(step)
         assert run(out, cut=Cut(step=step)).status == -signal.SIGKILL
         assert_whole(out, undisturbed)

@@ -32,6 +32,7 @@ data_app = typer.Typer(help="Data sets: which are found, and fetching them.", in
 app.add_typer(data_app, name="datasets")
 
 _error = Console(stderr=True)
+_output = Console(markup=False)  # square brackets in a user's names are no markup
 _HOLDS, _BAD_INPUT, _FAILS, _INTERRUPTED = 0, 2, 3, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
@@ -60,7 +61,7 @@ def run(
 
     def observe(position: int, stage: str, resumed: bool) -> None:
         done = " (done before)" if resumed else ""
-        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {_plain(stage)}{done}", highlight=False)
+        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {_plain(stage)}{done}", soft_wrap=True, highlight=False)
 
     sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
     _conclude(sheet, out, as_json)
@@ -75,9 +76,8 @@ def _conclude(sheet: "Sheet", out: Path, as_json: bool) -> None:
         verdicts = [to_plain(verdict) for verdict in sheet.verdicts]
         _print_json({"out": str(out), "scores": scores_document(sheet), "verdicts": verdicts})
     else:
-        console = Console()
-        console.print(verdict_table(sheet))
-        console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+        _output.print(verdict_table(sheet))
+        _output.print(f"report: {out / 'report.html'}", soft_wrap=True)
     if not all(verdict.holds for verdict in sheet.verdicts):
         raise typer.Exit(_FAILS)
 
@@ -106,8 +106,8 @@ def inspect(
     for node in found["nodes"]:
         counts = (str(node[key]) for key in ("parameters", "macs"))
         table.add_row(node["name"], node["operation"], "×".join(map(str, node["output"])), *counts)
-    Console().print(table)
-    Console().print("\n".join(f"{s['name']}: {s['value']:.6g} {s['unit']} ({s['origin']})" for s in found["scores"]))
+    _output.print(table)
+    _output.print("\n".join(f"{s['name']}: {s['value']:.6g} {s['unit']} ({s['origin']})" for s in found["scores"]))
 
 
 @app.command()
@@ -136,7 +136,7 @@ def verify(
         table = Table("executor", "samples", "differing bytes")
         for c in found:
             table.add_row(c.executor, str(c.samples), str(c.differing_bytes))
-        Console().print(table)
+        _output.print(table)
     if total:
         raise typer.Exit(_FAILS)
 
@@ -166,7 +166,7 @@ def emulate(
         table = Table("figure", "value", title=f"{design} on an emulated {core}")
         for name, value in found.items():
             table.add_row(name, str(value))
-        Console().print(table)
+        _output.print(table)
     if found["differing_bytes"]:
         raise typer.Exit(_FAILS)
 
@@ -196,7 +196,7 @@ def targets(as_json: Json = False) -> None:
     for t in found:
         sizes = (str(t.capacity(kind) // 1024) for kind in (MemoryKind.FLASH, MemoryKind.RAM))
         table.add_row(t.name, t.title, t.core.value, f"{t.clock_hz / 1e6:g}", *sizes)
-    Console().print(table)
+    _output.print(table)
 
 
 @app.command()
@@ -226,7 +226,7 @@ def stages(as_json: Json = False) -> None:
         fields = dataclasses.fields(stage)  # type: ignore[arg-type]  # every stage is a dataclass
         shown = "\n".join(f"{f.name} = {to_plain(getattr(stage(), f.name))!r}" for f in fields)
         table.add_row(stage.name(), shown, (stage.__doc__ or "").splitlines()[0])
-    Console().print(table)
+    _output.print(table)
 
 
 @data_app.callback()
@@ -253,7 +253,7 @@ def datasets(context: typer.Context, as_json: Json = False) -> None:
     table = Table("name", "set", "where")
     for s in catalog():
         table.add_row(s.name, s.title, whereabouts(s.name))
-    Console().print(table)
+    _output.print(table)
 
 
 @data_app.command("get")
@@ -271,7 +271,7 @@ def get_dataset(
     if as_json:
         _print_json({"name": name, "path": str(folder)})
     else:
-        Console().print(str(folder), soft_wrap=True)
+        _output.print(str(folder), soft_wrap=True)
 
 
 def track(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
@@ -312,7 +312,7 @@ def _print_listing(title: str, rows: dict[str, str], as_json: bool) -> None:
     table = Table("name", "what it is")
     for row in rows.items():
         table.add_row(*row)
-    Console().print(table)
+    _output.print(table)
 
 
 def main() -> NoReturn:
@@ -328,7 +328,8 @@ def main() -> NoReturn:
     except MemoryError as error:
         _refuse(f"not enough memory ({error or 'this computer'}); take fewer samples or a smaller network")
     except _InterruptedError:
-        _error.print("interrupted; run the same command with --resume to go on", highlight=False)
+        how = "with --resume" if sys.argv[1:2] == ["run"] else "again"
+        _error.print(f"interrupted; run the same command {how} to go on", highlight=False)
         sys.exit(_INTERRUPTED)
     sys.exit(_HOLDS)
 

@@ -182,13 +182,13 @@ def parse_quantity(value: Any, unit: str, where: str) -> float:
             number, given = (float(match[1]), match[2]) if match else (math.nan, "")
         except ValueError:
             number, given = math.nan, ""
-        if match and not given and given not in known:
-            raise InputError(f"{where}: '{value}' has no unit; use one of {', '.join(known)}")
     if not math.isfinite(number):
         raise InputError(f"{where}: {value!r} is not a quantity; write a number{' and a unit' if unit else ''}")
     if given not in known:
-        wanted = ", ".join(u for u in known if u) or "no unit"
-        raise InputError(f"{where}: '{value}' has the wrong unit '{given}'; use one of {wanted}")
+        fault = f"the wrong unit '{given}'" if given else "no unit"
+        wanted = ", ".join(u for u in known if u)
+        advice = f"use one of {wanted}" if wanted else "write a plain number"
+        raise InputError(f"{where}: '{value}' has {fault}; {advice}")
     if number < 0:
         raise InputError(f"{where}: {value!r} is negative; requirements are at least 0")
     return number * known[given]

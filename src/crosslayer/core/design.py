@@ -8,7 +8,7 @@ Reading runs no code from the folder: JSON, safetensors, and names looked up in 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -57,8 +57,9 @@ class Design:
 
 
 def save_design(design: Design, folder: Path) -> None:
-    """`folder` holds `design`; it appears whole or not at all."""
+    """`folder` holds `design`; it appears whole or not at all. Raises `DesignError` for a name that cannot be saved."""
     graph = design.graph
+    _check_names(graph.types, str(folder))
     document = {
         "format": FORMAT,
         "graph": {
@@ -101,8 +102,15 @@ def load_design(folder: Path) -> Design:
         raise
     except KeyError as error:
         raise DesignError(f"{path}: lacks the entry {error}; the file is damaged, save the design again") from error
-    except (CrosslayerError, TypeError, ValueError, RecursionError, OSError) as error:
+    except (CrosslayerError, ArithmeticError, TypeError, ValueError, RecursionError, MemoryError, OSError) as error:
         raise DesignError(f"{path}: {error}") from error
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name) or ".." in name or name.startswith("/"):
+            shown = repr(name[:80])
+            raise DesignError(f"{where}: {shown} is not a legal name; use up to 200 letters, digits and _ . : / -")
 
 
 def _read_constants(path: Path) -> dict[str, Array]:
@@ -115,9 +123,7 @@ def _read_constants(path: Path) -> dict[str, Array]:
 def _graph(plain: Any, constants: Mapping[str, Array], where: str) -> Graph:
     types = from_plain(dict[str, TensorType], plain["types"], f"{where}: graph.types")
     names = from_plain(tuple[str, ...], plain["constants"], f"{where}: graph.constants")
-    for name in types:
-        if not _NAME.fullmatch(name) or ".." in name or name.startswith("/"):
-            raise DesignError(f"{where}: graph.types: '{name}' is not a legal name; use letters, digits and _ . : / -")
+    _check_names(types, f"{where}: graph.types")
     if sorted(constants) != sorted(names):
         raise DesignError(f"{where}: graph.constants does not list what {_TENSORS} holds; save the design again")
     return verify(

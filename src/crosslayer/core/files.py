@@ -28,9 +28,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from crosslayer.core.errors import GraphError
 from crosslayer.core.quant import Array
 
 
@@ -59,8 +60,10 @@ class Rescale:
 
 
 def rescale(factors: Array, rule: Rule) -> Rescale:
-    """The `Rescale` by the given real factors (float64, one per channel or one)."""
+    """The `Rescale` by the given real factors (float64, one per channel or one). Raises `GraphError` from 2^31 on."""
     real = np.atleast_1d(factors).astype(np.float64)
+    if not real.max() < 2.0**31:
+        raise GraphError(f"the scale of the result is too small, by a factor of {real.max():.3g}; give it a larger one")
     pairs = [split_factor(f) for f in real.tolist()]
     return Rescale(
         rule=rule,

@@ -31,7 +31,8 @@ class Quant:
     def __post_init__(self) -> None:
         if not (2 <= self.bits <= 16 or self.bits == 32):
             raise GraphError(f"a number code has 2…16 bits (or 32 for biases), not {self.bits}")
-        scale = tuple(float(np.float32(s)) for s in self.scale)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            scale = tuple(float(np.float32(s)) for s in self.scale)
         if not all(np.isfinite(s) and s > 0 for s in scale):
             raise GraphError(f"scales must be positive and finite, got {self.scale[:4]}")
         object.__setattr__(self, "scale", scale)

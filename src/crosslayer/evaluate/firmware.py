@@ -150,7 +150,8 @@ def _bound(bound: int, *, exact: bool) -> str:
 
 def _cycles_note(target: Target) -> str:
     ratio = target.cycles_per_instruction
-    return f"instructions × {ratio.value:g} cycles per instruction ÷ {target.clock_hz / 1e6:g} MHz. The ratio: {ratio.source}"
+    clock = f"{target.clock_hz / 1e6:g} MHz"
+    return f"instructions × {ratio.value:g} cycles per instruction ÷ {clock}. The ratio: {ratio.source}"
 
 
 def _cost(name: str, value: float, unit: str, origin: Origin, note: str) -> Score:

@@ -195,6 +195,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (start * steps + step) / total))
     )
+    _check_batch(graph, min(training.batch, len(data)))
     images = torch.from_numpy(data.real())
     labels = torch.from_numpy(data.labels)
     for epoch in range(start, training.epochs):
@@ -207,9 +208,19 @@ def fit(
             value.backward()
             optimizer.step()
             schedule.step()
+            if not math.isfinite(value.item()):
+                raise GraphError(f"training diverged in epoch {epoch + 1}: the loss is not finite; lower the rate")
         if checkpoint is not None:
             _save(checkpoint, module, optimizer, epoch + 1)
     return from_torch(module)
+
+
+def _check_batch(graph: Graph, batch: int) -> None:
+    """Raises `GraphError` if a batch has too few values for the statistics of a normalization."""
+    for node in graph.nodes:
+        shape = graph.types[node.name].shape
+        if isinstance(node.op, BatchNorm) and batch * math.prod(shape[:-1]) < 2:
+            raise GraphError(f"{node.name}: a batch has one value per channel; a normalization needs a larger batch")
 
 
 def _loss(graph: Graph, module: GraphModule) -> Callable[[Tensor, Tensor], Tensor]:

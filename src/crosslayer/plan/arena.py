@@ -60,7 +60,7 @@ def best_order(graph: Graph, states: int) -> tuple[str, ...] | None:
     What is alive depends only on which nodes are done, so the least peak over all ways to reach a set is enough.
     """
     index = {node.name: i for i, node in enumerate(graph.nodes)}
-    needs = [sum(1 << index[n] for n in node.inputs if n in index) for node in graph.nodes]
+    needs = [sum(1 << index[n] for n in set(node.inputs) if n in index) for node in graph.nodes]
     size = {name: whole_words(kind.bytes) for name, kind in graph.types.items()}
     readers: dict[str, int] = {}
     for node in graph.nodes:

@@ -12,6 +12,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.operation import Op, Shape
 from crosslayer.core.graph.ops import Concat, Requantize
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Array, Quant, affine, symmetric
@@ -48,8 +49,11 @@ class QuantizeAffine(Stage):
 def quantize(graph: Graph, ranges: Ranges, rounding: Rounding) -> Graph:
     """The integer graph; `ranges` holds the least and largest real value of each activation.
 
-    Raises `GraphError` for operations without integer meaning (fold batch normalizations first).
+    Raises `GraphError` for operations without integer meaning (fold batch normalizations first). Operands that must share
+    a code but do not are requantized.
     """
+    if any(kind.quant is not None for kind in graph.types.values()):
+        raise GraphError("the network has number codes already; quantize once, from floats")
     ranges = _joined(graph, ranges)
     builder = Builder(rounding)
     renamed: dict[str, str] = {}
@@ -60,15 +64,15 @@ def quantize(graph: Graph, ranges: Ranges, rounding: Rounding) -> Graph:
     for node in graph.nodes:
         inputs = [renamed[n] for n in graph.activations(node)]
         sources = [codes[n] for n in inputs]
-        if isinstance(node.op, Concat) and len(set(sources)) > 1:
+        shapes = [graph.types[n].shape for n in node.inputs]
+        if not _agree(node.op, sources, shapes):
             common = affine(*ranges[node.name])
             for i, source in enumerate(sources):
                 if source != common:
-                    inputs[i] = builder.add(Requantize(), inputs[i], quant=common)
-                    codes[inputs[i]] = common
+                    inputs[i] = builder.add(Requantize(), inputs[i], name=f"{node.name}.part{i}", quant=common)
             sources = [common] * len(inputs)
         constants = _constants(builder, graph, node, sources)
-        forced = node.op.code(sources, [builder.shape(n) for n in inputs])
+        forced = node.op.code(sources, shapes)
         codes[node.name] = forced or affine(*ranges[node.name])
         renamed[node.name] = builder.add(node.op, *inputs, *constants, name=node.name, quant=codes[node.name])
     quantized = builder.graph(*(renamed[n] for n in graph.outputs))
@@ -85,14 +89,28 @@ def _constants(builder: Builder, graph: Graph, node: Node, sources: list[Quant])
         raise GraphError(f"{node.name} ({type(node.op).__name__}): has no integer meaning; run FoldNorms first")
     weight, bias = (graph.constants[n] for n in node.inputs[1:])
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    taps = symmetric(np.abs(weight).max(axis=others), axis=axis)
+    # where all weights are tiny, a scale at which the bias still fits; half of 32 bits remain for the products
+    peak = np.maximum(np.abs(weight).max(axis=others), np.abs(bias) * (127 / (2.0**30 * sources[0].scale[0])))
+    taps = symmetric(peak, axis=axis)
     accumulator = bias_code(sources[0], taps)
     # a bias scale is a product of two float32 scales; float64 keeps the quotient exact enough for 32 bits
     steps = np.rint(bias.astype(np.float64) / (sources[0].scale[0] * np.array(taps.scale)))
-    return [
-        builder.constant(node.inputs[1], _nearest(weight, taps), taps),
-        builder.constant(node.inputs[2], np.clip(steps, -(2**31), 2**31 - 1), accumulator),
-    ]
+    values = (_nearest(weight, taps), taps), (np.clip(steps, -(2**31), 2**31 - 1), accumulator)
+    # constants that several nodes read have a code for each of them
+    names = (
+        n if len(graph.users[n]) == 1 else f"{node.name}.{role}"
+        for role, n in zip(node.op.weights, node.inputs[1:], strict=True)
+    )
+    return [builder.constant(name, value, quant) for name, (value, quant) in zip(names, values, strict=True)]
+
+
+def _agree(op: Op, sources: list[Quant], shapes: list[Shape]) -> bool:
+    """Whether the operation takes operands of these codes."""
+    try:
+        op.code(sources, shapes)
+    except GraphError:
+        return False
+    return True
 
 
 def _nearest(weight: Array, taps: Quant) -> Array:

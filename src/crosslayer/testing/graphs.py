@@ -337,8 +337,11 @@ def _network(chance: Chance, rounding: Rounding | None) -> Graph:
     if rounding is not None and not coded:
         x = growth.apply(Quantize(), x)
     kinds = [op for op in OPS if op not in (Quantize, Dequantize) and (rounding is None or has_integers(op))]
+    kinds += [op for op in kinds if op in EXAMPLES and op not in (GlobalMean, Reshape)] * 2
+    if not chance.rarely(4):
+        x = _conv2d(growth, x)
     for _ in range(chance.integer(1, 8)):
-        row, x = example(chance.one_of(kinds)), chance.one_of(growth.values[-1:-5:-1])
+        row, x = example(chance.one_of(kinds)), chance.one_of(growth.values[-1:-4:-1])
         if row.rank in (None, len(growth.shape(x))) and (rounding is None or growth.code(x) is not None):
             _try(growth, row, x)
     y = growth.values[-1]

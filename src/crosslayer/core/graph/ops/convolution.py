@@ -42,10 +42,11 @@ class Convolution(Op):
     @final
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
         """Geometry, zeros, bounds, weights and the rescaling of each output channel."""
+        factors = conv_rescale(operands, output, rounding)
         return {
             **self.windows.params(operands[0].type.shape, output.shape),
             **self.sharing(),
-            **product_params(operands, output, self.activation, conv_rescale(operands, output, rounding)),
+            **product_params(operands, output, self.channel_axis, self.activation, factors),
         }
 
     @final

@@ -42,10 +42,11 @@ class Dense(Op):
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
         """Sizes, zeros, bounds, weights and the rescaling of each output."""
+        factors = dense_rescale(operands, output, rounding)
         return {
             "size_in": operands[0].type.shape[0],
             "size_out": output.shape[0],
-            **product_params(operands, output, self.activation, dense_rescale(operands, output, rounding)),
+            **product_params(operands, output, self.channel_axis, self.activation, factors),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

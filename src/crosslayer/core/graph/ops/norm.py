@@ -20,6 +20,10 @@ class BatchNorm(Op):
 
     epsilon: float = 1e-3
 
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < 1:
+            raise GraphError(f"epsilon must lie between 0 and 1, not be {self.epsilon}")
+
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """That of the input."""
         channels = shapes[0][-1]

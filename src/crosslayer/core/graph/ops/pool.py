@@ -110,6 +110,8 @@ class GlobalMean(Op):
         source, result = operands[0].code(), Operand(type=output).code()
         high, wide, channels = operands[0].type.shape
         sizes = {"pixels": high * wide, "channels": channels, "low": result.lowest, "high": result.highest}
+        if source.scale[0] / result.scale[0] >= 2.0**31:
+            raise GraphError("the scale of the result is far too small; give it a larger one")
         if rounding is Rounding.FLOAT:
             factor = np.float32(source.scale[0]) / np.float32(result.scale[0]) / np.float32(high * wide)
             offset = np.float32(result.zero[0]) - np.float32(source.zero[0] * high * wide) * factor

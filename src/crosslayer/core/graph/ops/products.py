@@ -12,9 +12,9 @@ from crosslayer.core.quant import Array, Quant
 
 
 def product_params(
-    operands: Sequence[Operand], output: TensorType, activation: Activation, factors: Rescale
+    operands: Sequence[Operand], output: TensorType, axis: int | None, activation: Activation, factors: Rescale
 ) -> dict[str, int | float | Array | Rescale]:
-    """Zeros, bounds, weights, bias and rescaling of a layer (x, weight, bias)."""
+    """Zeros, bounds, weights, bias and rescaling of a layer (x, weight, bias); `axis` of the weight is its outputs."""
     x, weight, bias = operands
     source, taps, result = x.code(), weight.code(), Operand(type=output).code()
     if any(taps.zero):
@@ -24,6 +24,8 @@ def product_params(
     accumulator = bias.code()
     if accumulator.bits != 32:
         raise GraphError(f"the bias must have 32 bits, not {accumulator.bits}")
+    if largest_sum(source, weight.constant(), bias.constant(), axis) >= 2**31:
+        raise GraphError("its sums could grow past 32 bits; give it fewer inputs, or a smaller bias or a larger scale")
     return {
         **activation.bounds(result, factors.rule),
         "zero_in": source.zero[0],
@@ -33,6 +35,14 @@ def product_params(
         "bias": bias.constant(),
         "rescale": factors,
     }
+
+
+def largest_sum(source: Quant, weight: Array, bias: Array, axis: int | None) -> int:
+    """What no sum of a layer can exceed in magnitude, whatever the input; `axis` of the weight holds its outputs."""
+    farthest = max(source.highest - source.zero[0], source.zero[0] - source.lowest)
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    taps = np.abs(weight.astype(np.int16)).sum(axis=others, dtype=np.int64)
+    return int((taps * farthest + np.abs(bias.astype(np.int64))).max())
 
 
 def conv_rule(rounding: Rounding) -> Rule:

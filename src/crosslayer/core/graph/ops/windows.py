@@ -14,6 +14,8 @@ Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
 """top, bottom, left, right"""
 
+_LARGEST = 1 << 16  # so that no sum of them leaves 32 bits, here and in C
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class Windows:
     def __post_init__(self) -> None:
         if min(*self.kernel, *self.stride, *self.dilation) < 1 or min(self.padding) < 0:
             raise GraphError(f"kernel, stride and dilation must be at least 1, padding at least 0: {self}")
+        if max(*self.kernel, *self.stride, *self.dilation, *self.padding) >= _LARGEST:
+            raise GraphError(f"kernel, stride, dilation and padding must be less than {_LARGEST}: {self}")
 
     def reach(self) -> Pair:
         """Height and width that one window spans."""
@@ -60,8 +64,10 @@ class Windows:
 
     def counts(self, shape: Shape) -> Array:
         """How many places of each window lie inside the input: (out_h, out_w)."""
-        inside = np.ones((1, shape[0], shape[1], 1), np.int64)
-        return self.view(inside, 0).sum(axis=(3, 4, 5))[0]
+        starts = self.padding[0], self.padding[2]
+        sides = zip(shape[:2], self.output(shape), self.kernel, self.stride, self.dilation, starts, strict=True)
+        rows, columns = (_inside(*side) for side in sides)
+        return rows[:, None] * columns
 
     def params(self, shape: Shape, output: Shape) -> dict[str, int]:
         """The geometry as integers, named as in the C kernels."""
@@ -81,6 +87,14 @@ class Windows:
             "pad_top": self.padding[0],
             "pad_left": self.padding[2],
         }
+
+
+def _inside(size: int, places: int, kernel: int, stride: int, dilation: int, before: int) -> Array:
+    """How many places of each window lie inside, along one side."""
+    start = np.arange(places) * stride - before
+    first = np.maximum(-(start // dilation), 0)
+    end = np.minimum(-((start - size) // dilation), kernel)
+    return np.maximum(end - first, 0)
 
 
 def same(shape: Sequence[int], kernel: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Margins:
