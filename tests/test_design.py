@@ -43,6 +43,12 @@ from crosslayer.testing.targets import check_target
 NOTES = {"a": 1, "b": [1.5, "text", None, True], "c": {"d": {"e": []}}, "é ../": "*/"}
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How files reach the disk is not the question here."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
 def scores() -> tuple[Score, ...]:
     figure = Score(name="accuracy", value=0.5, unit="", better=Better.HIGHER, origin=Origin.MEASURED)
     return figure, replace(figure, name="latency", low=0.25, high=0.75, note="µs", origin=Origin.MODELLED)

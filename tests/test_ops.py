@@ -66,7 +66,7 @@ def test_an_operation_keeps_its_promises_in_many_networks(op: type[Op]) -> None:
 
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("op", INTEGER_OPS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_the_fast_executor_is_the_judge_around_any_operation(
     op: type[Op], rounding: Rounding, data: st.DataObject
@@ -249,6 +249,14 @@ def test_the_example_of_the_extension_page_is_an_operation(tmp_path: Path) -> No
         "from crosslayer.core.graph.ops import Maximum\n"
         "from crosslayer.testing.operations import check_operation\n"
         "check_operation(Maximum)\n"
+        "from crosslayer.core.fixed import Rounding\n"
+        "from crosslayer.core.graph.build import Builder\n"
+        "from crosslayer.core.graph.ops import Tanh\n"
+        "from crosslayer.quantize.affine import quantize\n"
+        "b = Builder()\n"
+        "x = b.input('x', (3,))\n"
+        "graph = b.graph(b.add(Maximum(), x, b.add(Tanh(), x, name='t'), name='y'))\n"
+        "quantize(graph, {'x': (-2, 2), 't': (-1, 1), 'y': (-1, 2)}, Rounding.DOUBLE)\n"
         "import crosslayer; print(crosslayer.__file__)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

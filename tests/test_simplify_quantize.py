@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
@@ -45,7 +44,7 @@ from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.study import STAGES
-from crosslayer.testing.chance import Chance, grown
+from crosslayer.testing.chance import Chance, Seeded, grown
 from crosslayer.testing.graphs import Growth, float_graph
 from crosslayer.testing.stages import check_stage, small_bench
 
@@ -279,7 +278,7 @@ def test_what_has_no_integers_is_refused_in_words() -> None:
     graph = normalized(*LAYERS[3])
     with pytest.raises(GraphError, match=r"norm \(BatchNorm\): has no integer meaning; run FoldNorms first"):
         quantized(graph, Rounding.DOUBLE, real_inputs(graph))
-    growth = Growth(chance_of_nothing(), Rounding.DOUBLE)
+    growth = Growth(Seeded(0), Rounding.DOUBLE)
     whole = growth.graph(growth.apply(Requantize(), growth.input((3,), coded=True)))
     with pytest.raises(GraphError, match="has number codes already; quantize once, from floats"):
         quantize(whole, {"x": (0, 1), "requantize1": (0, 1)}, Rounding.DOUBLE)
@@ -287,12 +286,6 @@ def test_what_has_no_integers_is_refused_in_words() -> None:
     half = b.graph(b.add(Quantize(), b.input("x", (3,)), quant=Quant(bits=8, scale=(1.0,))))
     with pytest.raises(GraphError, match="has number codes already"):
         quantize(half, {"x": (0, 1), "quantize1": (0, 1)}, Rounding.DOUBLE)
-
-
-def chance_of_nothing() -> Chance:
-    from crosslayer.testing.chance import Seeded
-
-    return Seeded(0)
 
 
 # every stage
@@ -334,12 +327,10 @@ def test_every_stage_is_tried() -> None:
 
 def test_the_stages_after_another_give_the_same_accuracy_in_integers() -> None:
     """The whole way on a small set: the integer network is as good as the trained one."""
-    bench: Bench = small_bench()
-    design = fresh("lenet5")
-    for stage in (Train(epochs=6, batch=16), FoldNorms(), FuseActivations(), QuantizeAffine(samples=64), PlanArena()):
+    bench = small_bench()
+    trained = design = Train(epochs=6, batch=16)(fresh("lenet5"), bench)
+    for stage in (FoldNorms(), FuseActivations(), QuantizeAffine(samples=64), PlanArena()):
         design = stage(design, bench)
-        if isinstance(stage, Train):
-            trained = design
     test = bench.data.test
     before, after = (
         float(np.mean(bench.executor(d.graph, test.real()).argmax(axis=1) == test.labels)) for d in (trained, design)

@@ -60,8 +60,8 @@ def run(
     job = flow.prepare(chosen)
 
     def observe(position: int, stage: str, resumed: bool) -> None:
-        done = " (done before)" if resumed else ""
-        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {_plain(stage)}{done}", soft_wrap=True, highlight=False)
+        text = _plain(stage) + " (done before)" * resumed
+        _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {text}", soft_wrap=True, highlight=False)
 
     sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
     _conclude(sheet, out, as_json)

@@ -49,8 +49,8 @@ class QuantizeAffine(Stage):
 def quantize(graph: Graph, ranges: Ranges, rounding: Rounding) -> Graph:
     """The integer graph; `ranges` holds the least and largest real value of each activation.
 
-    Raises `GraphError` for operations without integer meaning (fold batch normalizations first). Operands that must share
-    a code but do not are requantized.
+    Operands that must share a code but do not are requantized. Raises `GraphError` for operations without integer
+    meaning (fold batch normalizations first).
     """
     if any(kind.quant is not None for kind in graph.types.values()):
         raise GraphError("the network has number codes already; quantize once, from floats")

@@ -1,0 +1,297 @@
+"""The bridge to PyTorch: the same function, the same weights, and training that can be repeated and resumed."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from crosslayer.core.dataset import Split
+from crosslayer.core.errors import GraphError
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.build import Builder
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.operation import Op
+from crosslayer.core.graph.ops import OPS, BatchNorm, Dense, Softmax
+from crosslayer.core.quant import Array
+from crosslayer.execute import exact, reference
+from crosslayer.execute.torch import FakeQuantized, Training, fit, from_torch, run, to_torch
+from crosslayer.networks.zoo import NETWORKS, network
+from crosslayer.quantize.affine import quantize
+from crosslayer.simplify.activations import fuse_activations
+from crosslayer.simplify.norms import fold_norms
+from crosslayer.testing.chance import Seeded, grown
+from crosslayer.testing.datasets import small_dataset
+from crosslayer.testing.graphs import float_graph, operation_graph
+
+TRAINING = Training(epochs=3, batch=16, shift=1, flip=True)
+DATA = small_dataset().train
+
+
+def quietly(items: Any, title: str, total: int) -> Any:
+    return items
+
+
+def real_inputs(graph: Graph, samples: int = 5) -> Array:
+    return np.random.default_rng(0).normal(size=(samples, *graph.types["x"].shape)).astype(np.float32)
+
+
+def assert_close(found: Array, expected: Array) -> None:
+    assert found.shape == expected.shape
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+def small_network(name: str = "lenet5") -> Graph:
+    return network(name, (8, 8, 1), 4, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grown(float_graph))
+def test_there_and_back_is_the_same_graph(graph: Graph) -> None:
+    assert from_torch(to_torch(graph)) == graph
+
+
+@settings(max_examples=80, deadline=None)
+@given(grown(float_graph))
+def test_a_module_computes_what_the_judge_computes(graph: Graph) -> None:
+    x = real_inputs(graph)
+    assert_close(run(graph, x), reference.run(graph, x))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_operation_has_a_value_and_a_gradient(op: type[Op]) -> None:
+    for seed in range(10):
+        graph = operation_graph(Seeded(seed), op, None)
+        x = real_inputs(graph)
+        assert_close(run(graph, x), reference.run(graph, x))
+        source = torch.from_numpy(x).requires_grad_()
+        module = to_torch(graph).eval()
+        (module(source) ** 2).sum().backward()
+        assert source.grad is not None
+        assert torch.isfinite(source.grad).all()
+        for parameter in module.parameters():
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_network_computes_what_the_judge_computes(name: str) -> None:
+    graph = network(name, (12,) if name == "autoencoder" else (8, 8, 1), 3, 0)
+    x = np.random.default_rng(0).normal(size=(2, *graph.types["input"].shape)).astype(np.float32)
+    assert_close(run(graph, x), reference.run(graph, x))
+
+
+def test_large_batches_are_run_in_parts() -> None:
+    graph = small_network()
+    x = np.random.default_rng(0).normal(size=(600, 8, 8, 1)).astype(np.float32)
+    assert_close(run(graph, x)[::97], reference.run(graph, x[::97]))
+
+
+def test_a_value_on_the_way_can_be_asked_for() -> None:
+    graph = small_network()
+    x = DATA.real(slice(0, 3))
+    values = reference.trace(graph, x)
+    module = to_torch(graph).eval()
+    for name in ("conv1", "logits", "softmax"):
+        assert_close(module(torch.from_numpy(x), upto=name).detach().numpy(), values[name])
+
+
+def test_weights_are_learnt_and_statistics_are_not() -> None:
+    graph = small_network("resnet8")
+    module = to_torch(graph)
+    statistics = {n for node in graph.nodes if isinstance(node.op, BatchNorm) for n in node.inputs[3:]}
+    learnt = {name for name in graph.constants if isinstance(module.constant(name), torch.nn.Parameter)}
+    assert learnt == set(graph.constants) - statistics
+
+
+def test_normalization_in_training_is_that_of_pytorch() -> None:
+    rng, b = np.random.default_rng(0), Builder()
+    constants = *rng.normal(size=(3, 4)).astype(np.float32), rng.uniform(0.5, 2, 4).astype(np.float32)
+    names = [b.constant(f"n{i}", value) for i, value in enumerate(constants)]
+    graph = b.graph(b.add(BatchNorm(epsilon=1e-3), b.input("x", (3, 3, 4)), *names))
+    theirs = torch.nn.BatchNorm2d(4, eps=1e-3)
+    targets = theirs.weight, theirs.bias, theirs.running_mean, theirs.running_var
+    for target, value in zip(targets, constants, strict=True):
+        assert target is not None
+        target.data.copy_(torch.from_numpy(value))
+    module = to_torch(graph).train()
+    batches = torch.from_numpy(rng.normal(size=(3, 6, 3, 3, 4)).astype(np.float32))
+    for x in batches:
+        expected = theirs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        assert_close(module(x).detach().numpy(), expected.detach().numpy())
+    after = from_torch(module)
+    assert theirs.running_mean is not None
+    assert theirs.running_var is not None
+    assert_close(after.constants["n2"], theirs.running_mean.numpy())
+    assert_close(after.constants["n3"], theirs.running_var.numpy())
+    expected = theirs.eval()(batches[0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    assert_close(run(after, batches[0].numpy()), expected.detach().numpy())
+
+
+# training
+
+
+def test_training_twice_gives_the_same_weights() -> None:
+    first = fit(small_network(), DATA, TRAINING, seed=5, progress=quietly)
+    assert fit(small_network(), DATA, TRAINING, seed=5, progress=quietly) == first
+    assert fit(small_network(), DATA, TRAINING, seed=6, progress=quietly) != first
+    assert first != small_network()
+
+
+class KilledError(Exception):
+    """What a kill looks like from inside."""
+
+
+def dying(after: int) -> Any:
+    """Progress that ends the run after so many steps in all."""
+    left = iter(range(after))
+
+    def progress(items: Any, title: str, total: int) -> Any:
+        for item in items:
+            if next(left, None) is None:
+                raise KilledError
+            yield item
+
+    return progress
+
+
+@pytest.mark.parametrize(("name", "after"), [("lenet5", 2), ("lenet5", 6), ("lenet5", 17), ("resnet8", 8)])
+def test_a_killed_and_resumed_training_gives_the_weights_of_an_uninterrupted_one(
+    name: str, after: int, tmp_path: Path
+) -> None:
+    train = partial(fit, small_network(name), DATA, TRAINING, seed=5)
+    whole = train(progress=quietly)
+    checkpoint = tmp_path / "training.safetensors"
+    with pytest.raises(KilledError):
+        train(progress=dying(after), checkpoint=checkpoint)
+    titles: list[str] = []
+
+    def heard(items: Any, title: str, total: int) -> Any:
+        titles.append(title)
+        return items
+
+    assert train(progress=heard, checkpoint=checkpoint) == whole
+    assert titles == [f"epoch {epoch}/3" for epoch in range(after // 6 + 1, 4)]
+    assert train(progress=dying(0), checkpoint=checkpoint) == whole  # nothing is left to do
+
+
+@pytest.mark.parametrize("harm", [b"", b"half a file", b"\xff" * 64])
+def test_a_damaged_checkpoint_starts_training_again(harm: bytes, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.safetensors"
+    checkpoint.write_bytes(harm)
+    train = partial(fit, small_network(), DATA, replace(TRAINING, epochs=1), seed=5, progress=quietly)
+    assert train(checkpoint=checkpoint) == train()
+
+
+def test_training_learns() -> None:
+    trained = fit(small_network(), DATA, Training(epochs=10, batch=16), seed=0, progress=quietly)
+    test = small_dataset().test
+    right = run(trained, test.real()).argmax(axis=1) == test.labels
+    assert float(np.mean(right)) > 0.9
+
+
+def test_a_network_that_ends_in_logits_learns_the_same_as_one_that_ends_in_shares() -> None:
+    shares = small_network()
+    logits = replace(shares, nodes=shares.nodes[:-1], outputs=("logits",))
+    logits = replace(logits, types={n: t for n, t in shares.types.items() if n != "softmax"})
+    one = Training(epochs=1, batch=32)
+    first, second = (fit(graph, DATA, one, seed=1, progress=quietly) for graph in (shares, logits))
+    assert all(np.array_equal(first.constants[name], second.constants[name]) for name in first.constants)
+
+
+def test_an_autoencoder_learns_to_give_back_its_input() -> None:
+    flat = Split(codes=DATA.codes.reshape(len(DATA), -1), labels=DATA.labels, scale=DATA.scale)
+    graph = network("autoencoder", (64,), 4, 0)
+
+    def missed(graph: Graph) -> float:
+        return float(np.mean((run(graph, flat.real()) - flat.real()) ** 2))
+
+    assert missed(fit(graph, flat, Training(epochs=8, batch=16), seed=0, progress=quietly)) < 0.5 * missed(graph)
+
+
+def test_a_set_smaller_than_a_batch_is_one_step() -> None:
+    few = DATA.take(slice(0, 5))
+    assert fit(small_network(), few, Training(epochs=1, batch=128), seed=0, progress=quietly) != small_network()
+
+
+# fake quantization
+
+
+def twins(graph: Graph, rounding: Rounding, x: Array) -> tuple[Graph, Graph]:
+    slim = fuse_activations(fold_norms(graph))
+    return slim, quantize(slim, reference.calibrate(slim, [x], reference.evaluate), rounding)
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet", "dscnn"])
+def test_a_fake_quantized_network_gives_the_integers_to_the_bit_and_gradients(name: str, rounding: Rounding) -> None:
+    x = DATA.real(slice(0, 8))
+    slim, whole = twins(small_network(name), rounding, x)
+    module = FakeQuantized(slim, whole)
+    found = module(torch.from_numpy(x))
+    code = whole.types[whole.outputs[0]].quant
+    assert code is not None
+    assert np.array_equal(found.detach().numpy(), code.decode(exact.run(whole, x)))
+    loss = torch.nn.functional.nll_loss(torch.log(found + 1e-3), torch.from_numpy(DATA.labels[:8]))
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in module.module.named_parameters()}
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
+    moved = [bool((g != 0).any()) for g in gradients.values() if g is not None]
+    assert sum(moved) >= 0.9 * len(moved)  # a layer may be dead on so few samples
+
+
+def test_random_fake_quantized_networks_give_the_integers_to_the_bit() -> None:
+    tried = 0
+    for seed in range(60):
+        graph = float_graph(Seeded(seed))
+        x = real_inputs(graph)
+        slim = fuse_activations(fold_norms(graph))
+        if any(isinstance(node.op, BatchNorm) for node in slim.nodes):
+            continue
+        _, whole = twins(graph, tuple(Rounding)[seed % 3], x)
+        if len(whole.nodes) != len(slim.nodes):
+            with pytest.raises(GraphError, match="must have the same nodes in the same order"):
+                FakeQuantized(slim, whole)
+            continue
+        code = whole.types[whole.outputs[0]].quant
+        assert code is not None
+        found = FakeQuantized(slim, whole)(torch.from_numpy(x)).detach().numpy()
+        assert np.array_equal(found, code.decode(reference.run(whole, x)))
+        tried += 1
+    assert tried > 20
+
+
+def test_what_saturates_has_no_gradient() -> None:
+    b = Builder()
+    w, c = b.constant("w", np.eye(3)), b.constant("c", np.zeros(3))
+    graph = b.graph(b.add(Dense(), b.input("x", (3,)), w, c, name="y"))
+    whole = quantize(graph, {"x": (-1.0, 1.0), "y": (-0.25, 0.5)}, Rounding.DOUBLE)
+    module = FakeQuantized(graph, whole)
+    module(torch.tensor([[0.25, 0.75, -0.5]])).sum().backward()
+    bias = module.module.constant("c").grad
+    assert bias is not None
+    assert bias.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_network_with_other_nodes_is_no_twin() -> None:
+    b = Builder()
+    x = b.input("x", (2,))
+    w, c = b.constant("w", np.eye(2)), b.constant("c", np.zeros(2))
+    graph = b.graph(b.add(Softmax(), b.add(Dense(), x, w, c)))
+    other = replace(graph, nodes=tuple(islice(graph.nodes, 1)), outputs=("dense1",))
+    with pytest.raises(GraphError, match="must have the same nodes in the same order"):
+        FakeQuantized(graph, other)
+
+
+def test_pytorch_is_loaded_by_who_trains_only() -> None:
+    program = (
+        "import sys, crosslayer, crosslayer.flow, crosslayer.testing.operations, crosslayer.testing.stages\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
