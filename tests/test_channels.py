@@ -13,6 +13,7 @@ from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.channels import Channel, Layer, layers, remove
 from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.operation import Shape
 from crosslayer.core.graph.ops import (
     Add,
     BatchNorm,
@@ -30,7 +31,7 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.quant import Array
 from crosslayer.execute import exact, reference
-from crosslayer.networks.zoo import NETWORKS, network
+from crosslayer.networks.zoo import NETWORKS, Network, network
 from crosslayer.prune.importance import magnitude
 from crosslayer.testing.chance import Chance, Seeded, grown
 from crosslayer.testing.executors import random_inputs
@@ -193,6 +194,31 @@ def macs(node: Node, shapes: dict[str, tuple[int, ...]]) -> int:
 def test_a_network_keeps_its_promises(name: str) -> None:
     shapes = {"autoencoder": [(12,), (5, 3, 1)], "vgg11": [(8, 8, 1)]}
     check_network(NETWORKS[name], shapes.get(name, [(8, 8, 1), (13, 10, 3)]))
+
+
+def stubborn(shape: Shape, classes: int, seed: int) -> Graph:
+    return network("lenet5", shape, classes, 0)
+
+
+def headless(shape: Shape, classes: int, seed: int) -> Graph:
+    return network("lenet5", shape, classes + 1, seed)
+
+
+def picky(shape: Shape, classes: int, seed: int) -> Graph:
+    raise GraphError("never")
+
+
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [
+        (stubborn, "the seed does not decide the weights"),
+        (headless, "its output is neither the classes nor the input"),
+        (picky, "takes none of"),
+    ],
+)
+def test_a_network_that_breaks_a_promise_is_noticed(build: Network, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_network(build, [(8, 8, 1)])
 
 
 def test_removing_nothing_changes_nothing_and_removing_all_is_refused() -> None:

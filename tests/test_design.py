@@ -43,10 +43,13 @@ from crosslayer.testing.targets import check_target
 NOTES = {"a": 1, "b": [1.5, "text", None, True], "c": {"d": {"e": []}}, "é ../": "*/"}
 
 
+def no_wait(file: int) -> None:
+    """In place of os.fsync: how files reach the disk is not the question here."""
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How files reach the disk is not the question here."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+    monkeypatch.setattr("os.fsync", no_wait)
 
 
 def scores() -> tuple[Score, ...]:
@@ -514,6 +517,21 @@ def test_the_name_of_a_stage_is_its_class_in_small_letters() -> None:
 def test_a_shipped_target_keeps_its_promises(target: Any) -> None:
     check_target(target)
     assert to_plain(target)["name"] == target.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "My Board"}, "My Board: a name is one word in small letters"),
+        ({"title": ""}, "stm32f769: has no title"),
+        ({"clock_hz": 0}, "stm32f769: has no clock"),
+        ({"memories": ()}, "stm32f769: has no flash"),
+        ({"clock_source": "?"}, "stm32f769: a figure has no source"),
+    ],
+)
+def test_a_target_that_breaks_a_promise_is_noticed(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_target(replace(load_target("stm32f769"), **changes))
 
 
 def test_data_sets_keep_their_promises() -> None:

@@ -126,7 +126,7 @@ def test_the_self_test_passes_with_make_and_fails_when_a_byte_differs(tmp_path: 
     firmware = written(everything(Rounding.DOUBLE), tmp_path)
     made = subprocess.run(["make", "test"], cwd=firmware, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    assert made.stdout.splitlines()[-1] == "8 samples, 0 differing bytes"
+    assert "8 samples, 0 differing bytes" in made.stdout.splitlines()
     golden = (firmware / "golden.h").read_text()
     place = golden.index("{", golden.index("golden_output")) + 1
     first = re.match(r"\s*(-?\d+),", golden[place:])

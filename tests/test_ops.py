@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crosslayer
-from crosslayer.core.errors import GraphError
+from crosslayer.core.errors import GraphError, ToolError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph import ops
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.graph.operation import Op
+from crosslayer.core.graph.operation import Op, Params, Shape, Slot
 from crosslayer.core.graph.ops import (
     OPS,
     Activation,
+    Add,
     AveragePool,
     BatchNorm,
     Concat,
@@ -34,16 +37,18 @@ from crosslayer.core.graph.ops import (
     DepthwiseConv2d,
     GlobalMean,
     MaxPool,
+    Mul,
     Pad,
+    Requantize,
     Reshape,
     Softmax,
     Windows,
 )
 from crosslayer.core.graph.ops.windows import same
-from crosslayer.core.quant import Quant
+from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import reference
 from crosslayer.testing.chance import Chance, Seeded, grown
-from crosslayer.testing.executors import check_exact, random_inputs
+from crosslayer.testing.executors import check_exact, check_executors, random_inputs
 from crosslayer.testing.graphs import has_integers, operation_graph
 from crosslayer.testing.operations import check_operation
 
@@ -62,6 +67,39 @@ def test_an_operation_keeps_its_promises(op: type[Op]) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_an_operation_keeps_its_promises_in_many_networks(op: type[Op]) -> None:
     check_operation(op, graphs=400, compiled=12)
+
+
+def another_value(self: Mul, params: Params, *codes: Array) -> Array:
+    return np.clip(codes[0].astype(np.int64) + 3, -2, 1)
+
+
+def no_such_operand(self: Op) -> list[Slot]:
+    return [(3, -1)]
+
+
+def another_shape(self: Op, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0], 1)
+
+
+BROKEN: list[tuple[type[Op], str, Any, str]] = [
+    (Mul, "integer", another_value, "steps away from the real result"),
+    (Softmax, "frozen", no_such_operand, "ties operand 3, which is not there"),
+    (Requantize, "infer", another_shape, "infers .*, computes"),
+    (Add, "kernel", "absent_s8", r"kernels/absent_s8\.c is absent; write it"),
+    (Add, "kernel", "mul_s8", "the firmware|compile|error"),
+    (Pad, "is_view", True, "is a view and has a kernel"),
+    (Dense, "channel_axis", None, "says which axis of the weight"),
+    (GlobalMean, "__doc__", None, "has no docstring"),
+]
+
+
+@pytest.mark.parametrize(("op", "attribute", "value", "complaint"), BROKEN)
+def test_the_kit_notices_what_is_broken(
+    op: type[Op], attribute: str, value: Any, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(op, attribute, value)
+    with pytest.raises((AssertionError, ToolError), match=complaint):
+        check_operation(op, graphs=5)
 
 
 @pytest.mark.parametrize("rounding", Rounding)
@@ -211,6 +249,29 @@ def test_sums_and_scales_that_32_bits_cannot_hold_are_refused(rounding: Rounding
             continue
         with pytest.raises(GraphError, match=rf"y \(Dense\): {complaint}"):
             _ = graph.lowered
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_shares_of_values_that_hardly_differ_are_equal(rounding: Rounding, tmp_path: Path) -> None:
+    """Logits of an untrained network: their scale is so small that a fixed-point shift would go the other way."""
+    for scale in (1e-30, 1e-9, 2.0**-26, 1e30):
+        b = Builder(rounding)
+        graph = b.graph(b.add(Softmax(), b.input("x", (8,), Quant(bits=8, scale=(scale,)))))
+        x = random_inputs(graph, Seeded(0), 20)
+        check_executors(graph, tmp_path / "firmware", x)
+        if scale < 1:
+            assert (reference.run(graph, x) == -128 + 256 // 8).all()
+
+
+def test_more_shares_than_32_bits_can_sum_are_refused() -> None:
+    for rounding, refused in ((Rounding.DOUBLE, True), (Rounding.REFERENCE, True), (Rounding.FLOAT, False)):
+        b = Builder(rounding)
+        graph = b.graph(b.add(Softmax(), b.input("x", (4096,), Quant(bits=8, scale=(0.1,)))))
+        if refused:
+            with pytest.raises(GraphError, match=r"shares of 4096 values; .* up to 4095"):
+                _ = graph.lowered
+        else:
+            assert len(graph.lowered) == 1
 
 
 @pytest.mark.parametrize("rounding", Rounding)

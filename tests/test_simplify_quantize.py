@@ -1,12 +1,14 @@
 """From float networks to integer ones: what folding, fusing and quantizing keep, and what every stage promises."""
 
-from dataclasses import replace
-from typing import Any
+import time
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
+from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
@@ -323,6 +325,38 @@ def test_a_stage_keeps_its_promises(stage: Stage, design: Any) -> None:
 
 def test_every_stage_is_tried() -> None:
     assert {type(stage) for stage, _ in PROMISES} == set(STAGES)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moody(Stage):
+    """Says something else each time."""
+
+    def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
+        """The same design; notes: the time."""
+        return design, {"now": time.perf_counter()}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chatty(Stage):
+    """Tells what no file can hold."""
+
+    def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
+        """The same design; notes: a tuple."""
+        return design, {"pair": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("stage", "complaint"),
+    [
+        (Moody(), "moody: gives another design the second time; use bench.rng"),
+        (Chatty(), "chatty: notes hold more than numbers, text and lists"),
+    ],
+)
+def test_a_stage_that_breaks_a_promise_is_noticed(stage: Stage, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_stage(stage, fresh("lenet5"), small_bench())
 
 
 def test_the_stages_after_another_give_the_same_accuracy_in_integers() -> None:

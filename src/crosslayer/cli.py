@@ -320,7 +320,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make training crawl on a busy computer
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except CrosslayerError as error:
         _refuse(str(error))
     except OSError as error:
@@ -340,6 +343,17 @@ class _InterruptedError(BaseException):
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
+
+
+def _flush() -> None:
+    """What was printed has arrived; else the error is raised here, where it gets a message, not while Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at its end
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        raise
 
 
 def _refuse(message: str) -> NoReturn:

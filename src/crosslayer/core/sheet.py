@@ -78,6 +78,10 @@ class Sheet:
     study: str
     versions: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        if self.confusion.shape != (len(self.classes),) * 2 or self.confusion.min(initial=0) < 0:
+            raise InputError(f"the confusion matrix must hold a count for each pair of {len(self.classes)} classes")
+
 
 def scores_document(sheet: Sheet) -> list[dict[str, Any]]:
     """What `scores.json` holds: each final score, with the values of the same name after each stage under `trail`."""
@@ -104,5 +108,5 @@ def load_sheet(path: Path, design: Design) -> Sheet:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         return from_plain(Sheet, {**plain, "design": design}, str(path))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ArithmeticError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give the folder of a finished run") from error

@@ -39,12 +39,12 @@ def compare(graph: Graph, folder: Path, x: Array, *, emulated: int, cores: Itera
     codes = reference.encode_input(graph, x)
     truth = as_bytes(reference.run(graph, codes))
     found = [
-        _differing("exact", as_bytes(exact.run(graph, codes)), truth),
-        _differing("native", Native.build(folder).run(codes), truth),
+        differing("exact", as_bytes(exact.run(graph, codes)), truth),
+        differing("native", Native.build(folder).run(codes), truth),
     ]
     for core in cores:
         few = slice(0, emulated)
-        found.append(_differing(core.value, Image.link(folder, core).run(codes[few]).outputs, truth[few]))
+        found.append(differing(core.value, Image.link(folder, core).run(codes[few]).outputs, truth[few]))
     return found
 
 
@@ -59,7 +59,7 @@ def emulation(graph: Graph, folder: Path, x: Array, core: Core) -> dict[str, int
         "flash": ran.image.flash_bytes,
         "ram": ran.image.ram_bytes + ran.stack_bytes,
         "stack": ran.stack_bytes,
-        "differing_bytes": _differing(core.value, ran.outputs, as_bytes(reference.run(graph, codes))).differing_bytes,
+        "differing_bytes": differing(core.value, ran.outputs, as_bytes(reference.run(graph, codes))).differing_bytes,
     }
 
 
@@ -81,8 +81,11 @@ def as_bytes(values: Array) -> Array:
     return np.ascontiguousarray(values.reshape(len(values), -1)).view(np.uint8)
 
 
-def _differing(executor: str, outputs: Array, truth: Array) -> Comparison:
-    return Comparison(executor=executor, samples=len(outputs), differing_bytes=int((as_bytes(outputs) != truth).sum()))
+def differing(executor: str, outputs: Array, truth: Array) -> Comparison:
+    """An executor's outputs held against the judge's, both (samples, ...)."""
+    return Comparison(
+        executor=executor, samples=len(outputs), differing_bytes=int((as_bytes(outputs) != as_bytes(truth)).sum())
+    )
 
 
 def firmware_scores(design: Design, run: Emulation) -> tuple[Score, ...]:

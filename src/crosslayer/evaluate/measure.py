@@ -15,7 +15,7 @@ from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.sheet import LayerCost, Sample
 from crosslayer.core.target import MemoryKind
 from crosslayer.evaluate.accuracy import accuracy_score, confusion, predict
-from crosslayer.evaluate.firmware import check_fit, compare, differing_score, firmware_scores, layer_costs
+from crosslayer.evaluate.firmware import check_fit, compare, differing, differing_score, firmware_scores, layer_costs
 from crosslayer.evaluate.size import count_scores
 from crosslayer.execute import reference
 from crosslayer.execute.emulate import Image
@@ -50,12 +50,14 @@ def measure(
     before = accuracy_score(
         "accuracy_float", predict(baseline, test, executor), test.labels, "trained float network, test data"
     )
-    ran = Image.link(firmware, target.core).run(reference.encode_input(design.graph, test.real(slice(0, emulated))))
+    codes = reference.encode_input(design.graph, test.real(slice(0, emulated)))
+    ran = Image.link(firmware, target.core).run(codes)
     costs = firmware_scores(design, ran)
     found = {score.name: score for score in costs}
     sizes = {MemoryKind.FLASH: int(found["flash"].value), MemoryKind.RAM: int(found["ram"].value)}
     check_fit(sizes, target, "the firmware")
-    compared = compare(design.graph, firmware, test.real(slice(0, _COMPARED)), emulated=emulated, cores=[target.core])
+    compared = compare(design.graph, firmware, test.real(slice(0, _COMPARED)), emulated=0, cores=())
+    compared.append(differing(target.core.value, ran.outputs, reference.run(design.graph, codes)))
     return Figures(
         scores=(before, final, _drop(before, final), *count_scores(design.graph), *costs, differing_score(compared)),
         layers=layer_costs(design, ran),

@@ -6,12 +6,14 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding, divide_by_power, doubling_high, split_factor
 from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, Slot, TensorType, Tie, scalar, table
 from crosslayer.core.quant import Array, Quant
 
 _INTEGER_BITS = 5  # TFLite `reference/softmax.h`: kScaledDiffIntegerBits
 _SUM_BITS = 12  # same: kAccumulationIntegerBits
+_MOST = (1 << _SUM_BITS) - 1
 
 
 @final
@@ -49,7 +51,10 @@ class Softmax(Op):
             steps = np.float32(quant.scale[0]) * np.arange(256, dtype=np.float32)
             powers = np.exp(-steps.astype(np.float64)).astype(np.float32)
             return {"rows": output.size // depth, "depth": depth, "powers": powers}
-        factor = min(quant.scale[0] * (1 << (31 - _INTEGER_BITS)), 2.0**31 - 1)
+        if depth > _MOST:
+            raise GraphError(f"shares of {depth} values; their sum stays within 32 bits up to {_MOST}")
+        # below a factor of 1 all shares are equal, and the shift would go to the right
+        factor = min(max(quant.scale[0] * (1 << (31 - _INTEGER_BITS)), 1.0), 2.0**31 - 1)
         mult, shift = split_factor(factor)
         limit = ((1 << _INTEGER_BITS) - 1) * (1 << (31 - _INTEGER_BITS)) / (1 << max(shift, 0))
         return {"rows": output.size // depth, "depth": depth, "mult": mult, "shift": shift, "diff_min": -int(limit)}
