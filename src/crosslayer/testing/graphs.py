@@ -103,10 +103,10 @@ class Growth:
         """The network that ends in a value."""
         return self._builder.graph(output)
 
-    def fitting(self, real: Array) -> Quant:
+    def fitting(self, real: Array, *, floor: float = 0.0) -> Quant:
         """A random code for values like these: mostly 8 bits, sometimes too narrow or too wide, sometimes with a scale
-        that makes exact ties."""
-        peak = max(float(np.abs(real).max(initial=0.0)), 1e-3)
+        that makes exact ties. It reaches `floor` at least."""
+        peak = max(float(np.abs(real).max(initial=0.0)), floor, 1e-3)
         bits = self.chance.one_of((8, 8, 8, 8, 8, 7, 5, 4, 2))
         lowest, highest = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
         if self.chance.rarely(4):
@@ -183,9 +183,11 @@ class Growth:
         return [(np.maximum(taps.encode(weight), taps.lowest + 1), taps), (sums.encode(bias), sums)]
 
     def _result_code(self, op: Op, codes: Codes, shapes: Sequence[Shape], real: Array) -> Quant | None:
+        """The code that the operation forces, or one that fits its result and is not far finer than its operands'."""
         if self.rounding is None or isinstance(op, Dequantize):
             return None
-        return op.code(codes, shapes) or self.fitting(real)
+        coarsest = max((code.scale[0] for code in codes if code is not None), default=0.0)
+        return op.code(codes, shapes) or self.fitting(real, floor=coarsest / 100)
 
     def _window_side(self, size: int) -> tuple[int, int, int, int, int]:
         kernel, stride, dilation = (self.chance.integer(1, most) for most in (4, 3, 3))
