@@ -26,6 +26,13 @@ class FoldNorms(Stage):
 
 def fold_norms(graph: Graph) -> Graph:
     """The graph with each normalization that alone reads a layer without activation folded into it."""
+    folded = _folded_once(graph)
+    while len(folded.nodes) < len(graph.nodes):  # the next one may have read the one that was folded
+        graph, folded = folded, _folded_once(folded)
+    return folded
+
+
+def _folded_once(graph: Graph) -> Graph:
     changed: dict[str, Node | None] = {}
     constants, renamed = dict(graph.constants), dict[str, str]()
     for layer in graph.nodes:
