@@ -174,12 +174,14 @@ def test_the_header_tells_the_codes(tmp_path: Path) -> None:
     assert f"#define MODEL_ARENA_BYTES {plan_arena(graph).arena_bytes}\n" in header
 
 
-@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-38, 1.1754944e-38, 3.4028235e38, 0.0, 1.0, 16777217.0, -2.5])
-def test_a_float_literal_is_the_value_that_c_reads(value: float) -> None:
-    text = number(value)
-    assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?F", text)
-    assert re.search(r"[.e]", text)
-    assert np.float32(text[:-1]) == np.float32(value)
+def test_a_float_literal_is_the_value_that_c_reads() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 5000, np.uint32)
+    drawn = bits.view(np.float32)
+    for value in (0.0, -0.0, 1.0, 0.1, 16777217.0, 1e-45, 3.4028235e38, *drawn[np.isfinite(drawn)].tolist()):
+        text = number(float(value))
+        assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?F", text)
+        assert re.search(r"[.e]", text)
+        assert np.float32(text[:-1]).tobytes() == np.float32(value).tobytes()
 
 
 def test_an_evil_name_is_harmless(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ from crosslayer.core.score import wilson
 INT32 = st.integers(-(2**31), 2**31 - 1)
 FLOATS = st.floats(width=32)
 FACTORS = st.floats(1e-12, 1e9)
+HALVES = st.tuples(st.integers(1, 7), st.integers(5, 7)).map(lambda pair: pair[0] * 2.0 ** -pair[1])
+"""Factors that make results exactly between two integers."""
+SUMS = st.lists(INT32 | st.integers(-40, 40).map((8).__mul__), min_size=1, max_size=6)
 
 
 def codes() -> st.SearchStrategy[Quant]:
@@ -122,6 +125,9 @@ def test_an_affine_code_covers_its_range_and_holds_zero(a: float, b: float, bits
     quant = affine(low, high, bits)
     assert quant.lowest <= quant.zero[0] <= quant.highest
     assert quant.decode(np.array([quant.zero[0]])).tolist() == [0.0]
+    if max(high, 0.0) - min(low, 0.0) > 1e-20:
+        exact = quant.lowest - min(low, 0.0) / ((max(high, 0.0) - min(low, 0.0)) / (quant.highest - quant.lowest))
+        assert abs(quant.zero[0] - exact) <= 0.5 + 1e-6
     ends = quant.decode(quant.encode(np.array([low, high])))
     assert np.abs(ends - [low, high]).max() <= quant.scale[0] * 1.01
 
@@ -206,25 +212,25 @@ def test_dividing_by_a_power_rounds_halves_away(value: int, exponent: int) -> No
     assert int(divide_by_power(np.array(value), exponent)) == away(Fraction(value, 2**exponent))
 
 
-@given(st.lists(INT32, min_size=1, max_size=6), st.lists(FACTORS, min_size=1, max_size=1))
-def test_the_double_rule_is_its_definition(sums: list[int], factors: list[float]) -> None:
-    mult, shift = split_factor(factors[0])
+@given(SUMS, FACTORS | HALVES)
+def test_the_double_rule_is_its_definition(sums: list[int], factor: float) -> None:
+    mult, shift = split_factor(factor)
     found = multiply_double(np.array(sums), np.array([mult]), np.array([shift])).tolist()
     expected = [
         away(Fraction(high_product(wrapped(value << max(shift, 0)), mult), 2 ** max(-shift, 0))) for value in sums
     ]
     assert found == expected
-    assert rescale(np.array(factors), Rule.DOUBLE)(np.array(sums)).tolist() == expected
+    assert rescale(np.array([factor]), Rule.DOUBLE)(np.array(sums)).tolist() == expected
 
 
-@given(st.lists(INT32, min_size=1, max_size=6), st.floats(1e-9, 1.0))
+@given(SUMS, st.floats(1e-9, 1.0) | HALVES)
 def test_the_single_rule_is_its_definition(sums: list[int], factor: float) -> None:
     expected = [away(Fraction(float(value) * factor)) for value in sums]
     assert multiply_single(np.array(sums), np.array([factor])).tolist() == expected
     assert rescale(np.array([factor]), Rule.SINGLE)(np.array(sums)).tolist() == expected
 
 
-@given(st.lists(INT32, min_size=1, max_size=6), st.floats(1e-9, 0.25))
+@given(SUMS, st.floats(1e-9, 0.25) | HALVES)
 def test_the_float_rule_is_its_definition(sums: list[int], factor: float) -> None:
     expected = [round(Fraction(float(np.float32(value) * np.float32(factor)))) for value in sums]  # halves to even
     assert rescale(np.array([factor]), Rule.FLOAT)(np.array(sums)).tolist() == expected

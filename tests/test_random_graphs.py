@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import verify
 from crosslayer.core.graph.operation import Op
-from crosslayer.core.graph.ops import OPS
+from crosslayer.core.graph.ops import OPS, Conv2d, Dense, DepthwiseConv2d, Windows
+from crosslayer.core.quant import Quant
 from crosslayer.core.target import Core
 from crosslayer.execute import exact, reference
 from crosslayer.execute.native import Native, self_test
@@ -27,7 +29,7 @@ KERNEL_OPS = [op for op in OPS if op.kernel]
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds that do not drive others out of the user's cache."""
     monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(default_cache() / "zig"))
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", tmp_path.joinpath)
 
 
 @pytest.mark.parametrize("rounding", Rounding)
@@ -53,6 +55,32 @@ def test_samples_of_a_batch_do_not_see_each_other(data: st.DataObject) -> None:
         assert np.array_equal(exact.run(graph, x[::-1])[::-1], together)
 
     data.draw(grown(make))
+
+
+LONG: list[tuple[Op, tuple[int, ...], tuple[int, ...]]] = [  # operation, input, weight
+    (Dense(), (4000,), (16, 4000)),
+    (Conv2d(windows=Windows(kernel=(3, 3), padding=(1, 1, 1, 1))), (4, 3, 400), (16, 3, 3, 400)),
+    (DepthwiseConv2d(windows=Windows(kernel=(40, 40))), (42, 40, 16), (40, 40, 16)),
+]
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize(("op", "shape", "weight"), LONG)
+def test_sums_that_float32_cannot_hold_are_exact(
+    op: Op, shape: tuple[int, ...], weight: tuple[int, ...], rounding: Rounding
+) -> None:
+    """Sums go far past 2^24, where float32 skips every other integer, and come back to where codes show each unit."""
+    source, taps = Quant(bits=8, scale=(1.0,), zero=(127,)), Quant(bits=8, scale=(1.0,))
+    rng, b = np.random.default_rng(0), Builder(rounding)
+    sums = np.full(weight, 127)
+    halves = sums.reshape(len(sums), -1) if op.channel_axis == 0 else sums.reshape(-1, 16).T
+    halves[:, halves.shape[1] // 2 :] = -127
+    w = b.constant("w", sums, taps)
+    c = b.constant("c", rng.integers(-9, 9, 16), Quant(bits=32, scale=(1.0,)))
+    graph = b.graph(b.add(op, b.input("x", shape, source), w, c, quant=Quant(bits=8, scale=(1.0,))))
+    x = np.full((6, *shape), -128, np.int8)
+    x += (rng.random(x.shape) < 1e-4).astype(np.int8)
+    check_exact(graph, x)
 
 
 def test_a_batch_shared_among_processors_is_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:

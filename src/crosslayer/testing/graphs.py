@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
 
@@ -48,7 +48,8 @@ Codes = Sequence[Quant | None]
 @final
 class Growth:
     """A random network under construction. Each value comes with what it is for a few inputs, so that number codes can
-    be chosen that fit. `rounding` None means a float network."""
+    be chosen that fit. `rounding` None means a float network. In half of the integer ones all scales are powers of two,
+    so that results lie exactly between two codes."""
 
     def __init__(self, chance: Chance, rounding: Rounding | None) -> None:
         """Start without any value."""
@@ -58,6 +59,7 @@ class Growth:
         self._codes: dict[str, Quant | None] = {}
         self._samples: dict[str, Array] = {}
         self._constants = 0
+        self._halves = rounding is not None and chance.rarely(2)
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -104,14 +106,13 @@ class Growth:
         return self._builder.graph(output)
 
     def fitting(self, real: Array, *, floor: float = 0.0) -> Quant:
-        """A random code for values like these: mostly 8 bits, sometimes too narrow or too wide, sometimes with a scale
-        that makes exact ties. It reaches `floor` at least."""
+        """A random code for values like these: mostly 8 bits, sometimes too narrow or too wide. It reaches `floor`."""
         peak = max(float(np.abs(real).max(initial=0.0)), floor, 1e-3)
         bits = self.chance.one_of((8, 8, 8, 8, 8, 7, 5, 4, 2))
         lowest, highest = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-        if self.chance.rarely(4):
-            scale = 2.0 ** math.ceil(math.log2(peak / highest))
-            return Quant(bits=bits, scale=(scale,), zero=(self.chance.integer(lowest, highest),))
+        if self._halves:
+            zero = self.chance.integer(lowest, highest)
+            return Quant(bits=bits, scale=(_power_above(peak / highest),), zero=(zero,))
         stretch = self.chance.one_of((1.0, 1.2, 0.6))
         low, high = float(real.min(initial=0.0)) * stretch, float(real.max(initial=0.0)) * stretch
         return affine(low, high, bits) if high - low >= peak / 2 else affine(-peak, peak, bits)
@@ -179,6 +180,8 @@ class Growth:
         others = None if shared else tuple(i for i in range(weight.ndim) if i != axis)
         bits = self.chance.one_of((8, 8, 8, 6, 4, 2))
         taps = symmetric(np.abs(weight).max(axis=others), bits, None if shared else axis)
+        if self._halves:
+            taps = replace(taps, scale=tuple(_power_above(scale) for scale in taps.scale))
         sums = bias_code(source, taps)
         return [(np.maximum(taps.encode(weight), taps.lowest + 1), taps), (sums.encode(bias), sums)]
 
@@ -196,6 +199,11 @@ class Growth:
         if size + before + after < reach:
             kernel, dilation, before, after = min(kernel, size), 1, 0, 0
         return kernel, stride, dilation, before, after
+
+
+def _power_above(value: float) -> float:
+    """The least power of two that is not below a positive value."""
+    return 2.0 ** math.ceil(math.log2(value))
 
 
 Apply = Callable[[Growth, str], str]
