@@ -175,7 +175,7 @@ def test_an_integer_network_is_near_its_float_one(graph: Graph, rounding: Roundi
     assert code is not None
     expected = reference.run(graph, x)
     away = code.decode(exact.run(whole, x)) - expected
-    room = max(0.05 * float(expected.max() - expected.min()), 2 * code.scale[0])
+    room = max(0.05 * float(np.abs(expected).max()), 2 * code.scale[0])
     assert float(np.sqrt(np.mean(away**2))) <= room
 
 

@@ -1,10 +1,10 @@
 """The bridge to PyTorch: the same function, the same weights, and training that can be repeated and resumed."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Op
-from crosslayer.core.graph.ops import OPS, BatchNorm, Dense, Softmax
+from crosslayer.core.graph.ops import OPS, AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, Softmax, Windows
 from crosslayer.core.quant import Array
 from crosslayer.execute import exact, reference
 from crosslayer.execute.torch import FakeQuantized, Training, fit, from_torch, run, to_torch
@@ -80,6 +80,23 @@ def test_every_operation_has_a_value_and_a_gradient(op: type[Op]) -> None:
             assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
 
+@pytest.mark.parametrize("kind", [Conv2d, DepthwiseConv2d, AveragePool])
+def test_single_channels_are_read_in_the_right_layout(kind: type[Any]) -> None:
+    """For some of these PyTorch's own convolution gives what lay in memory: one channel in, one column out."""
+    rng = np.random.default_rng(0)
+    sizes = itertools.product((3, 6), (3, 5), ((1, 2), (2, 2), (3, 3)), ((1, 2), (1, 3)))
+    for high, wide, kernel, stride in sizes:
+        b = Builder()
+        weights = {Conv2d: (1, *kernel, 1), DepthwiseConv2d: (*kernel, 1)}
+        names: list[str] = []
+        if kind in weights:
+            names = [b.constant("w", rng.normal(size=weights[kind])), b.constant("c", np.ones(1))]
+        op = kind(windows=Windows(kernel=kernel, stride=stride))
+        graph = b.graph(b.add(op, b.input("x", (high, wide, 1)), *names))
+        x = real_inputs(graph)
+        assert_close(run(graph, x), reference.run(graph, x))
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_network_computes_what_the_judge_computes(name: str) -> None:
     graph = network(name, (12,) if name == "autoencoder" else (8, 8, 1), 3, 0)
@@ -132,6 +149,17 @@ def test_normalization_in_training_is_that_of_pytorch() -> None:
     assert_close(after.constants["n3"], theirs.running_var.numpy())
     expected = theirs.eval()(batches[0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert_close(run(after, batches[0].numpy()), expected.detach().numpy())
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (3, 2, 4)])
+def test_normalization_in_training_is_over_all_but_the_channels(shape: tuple[int, ...]) -> None:
+    names, b = ["gamma", "beta", "mean", "variance"], Builder()
+    x = b.input("x", shape)
+    graph = b.graph(b.add(BatchNorm(epsilon=1e-5), x, *(b.constant(n, np.ones(4) * (n != "beta")) for n in names)))
+    values = real_inputs(graph, 8) * 3 + 1
+    found = to_torch(graph).train()(torch.from_numpy(values)).detach().numpy().reshape(-1, 4)
+    assert np.allclose(found.mean(axis=0), 0, atol=1e-5)
+    assert np.allclose(found.std(axis=0), 1, atol=1e-3)
 
 
 # training
@@ -284,7 +312,7 @@ def test_a_network_with_other_nodes_is_no_twin() -> None:
     x = b.input("x", (2,))
     w, c = b.constant("w", np.eye(2)), b.constant("c", np.zeros(2))
     graph = b.graph(b.add(Softmax(), b.add(Dense(), x, w, c)))
-    other = replace(graph, nodes=tuple(islice(graph.nodes, 1)), outputs=("dense1",))
+    other = replace(graph, nodes=graph.nodes[:1], outputs=("dense1",))
     with pytest.raises(GraphError, match="must have the same nodes in the same order"):
         FakeQuantized(graph, other)
 

@@ -108,14 +108,12 @@ def _real(node: Node, operands: list[Tensor]) -> Tensor:
         case Conv2d():
             x = _padded(op.windows, operands[0], 0.0)
             weight = operands[1].permute(0, 3, 1, 2)
-            w = op.windows
-            y = F.conv2d(x, weight, operands[2], w.stride, 0, w.dilation, op.groups)
+            y = _convolve(op.windows, x, weight, operands[2], op.groups)
             return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
         case DepthwiseConv2d():
             x = _padded(op.windows, operands[0], 0.0)
             weight = operands[1].permute(2, 0, 1).unsqueeze(1)
-            w = op.windows
-            y = F.conv2d(x, weight, operands[2], w.stride, 0, w.dilation, x.shape[1])
+            y = _convolve(op.windows, x, weight, operands[2], x.shape[1])
             return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
         case Dense():
             return op.activation.real(_NAMESPACE, F.linear(operands[0], operands[1], operands[2]))
@@ -139,17 +137,25 @@ def _padded(windows: Windows, x: Tensor, fill: float) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=fill) if any(windows.padding) else x
 
 
+def _convolve(windows: Windows, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """The convolution of `x`, which has its padding already, channels first."""
+    if x.shape[1] == 1:
+        # strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads
+        # beyond its operands (as in pytorch/pytorch#82060): give it fresh tensors
+        x, weight = (t.clone(memory_format=torch.contiguous_format) for t in (x, weight))
+    return F.conv2d(x, weight, bias, windows.stride, 0, windows.dilation, groups)
+
+
 def _average(windows: Windows, x: Tensor) -> Tensor:
     counts = torch.from_numpy(windows.counts(tuple(x.shape[1:])).astype(np.float32))
     kernel = torch.ones(x.shape[3], 1, *windows.kernel)
-    total = F.conv2d(_padded(windows, x, 0.0), kernel, None, windows.stride, 0, windows.dilation, x.shape[3])
+    total = _convolve(windows, _padded(windows, x, 0.0), kernel, None, x.shape[3])
     return (total / counts).permute(0, 2, 3, 1)
 
 
 def _normalize(op: BatchNorm, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    channels_first = x.permute(0, 3, 1, 2) if x.dim() == 4 else x
-    y = F.batch_norm(channels_first, mean, variance, gamma, beta, True, _MOMENTUM, op.epsilon)
-    return y.permute(0, 2, 3, 1) if x.dim() == 4 else y
+    y = F.batch_norm(x.movedim(-1, 1), mean, variance, gamma, beta, True, _MOMENTUM, op.epsilon)
+    return y.movedim(1, -1)
 
 
 @final
