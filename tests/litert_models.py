@@ -17,9 +17,15 @@ from crosslayer.core.graph.ops import (
     Dense,
     DepthwiseConv2d,
     GlobalMean,
+    LeakyRelu,
     MaxPool,
     Mul,
+    Relu,
+    Relu6,
+    Requantize,
+    Sigmoid,
     Softmax,
+    Tanh,
     Windows,
 )
 from crosslayer.core.graph.ops.windows import same
@@ -45,7 +51,12 @@ _ACTIVATIONS = {
     Activation.RELU: schema.ActivationFunctionType.RELU,
     Activation.RELU6: schema.ActivationFunctionType.RELU6,
 }
-_ELEMENTS = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
+_ELEMENTS = {
+    np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int16): schema.TensorType.INT16,
+    np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int64): schema.TensorType.INT64,
+}
 
 
 def answer(graph: Graph, inputs: Sequence[Array], kernels: Kernels) -> Array:
@@ -61,7 +72,7 @@ def answer(graph: Graph, inputs: Sequence[Array], kernels: Kernels) -> Array:
 
 
 def tflite(graph: Graph, batch: int) -> bytes:
-    """The TFLite file of a one-node int8 graph with a fixed batch size.
+    """The TFLite file of a one-node int8 or int16 graph with a fixed batch size.
 
     Raises `ValueError` for what such a file cannot say: more nodes, margins other than SAME and VALID.
     """
@@ -84,7 +95,7 @@ def tflite(graph: Graph, batch: int) -> bytes:
     operator = schema.OperatorT(
         inputs=operands,
         outputs=[len(node.inputs)],
-        builtinOptionsType=schema.BuiltinOptions.__dict__[type(options).__name__.removesuffix("T")],
+        builtinOptionsType=schema.BuiltinOptions.__dict__[type(options).__name__.removesuffix("T")] if options else 0,
         builtinOptions=options,
     )
     model = schema.ModelT(
@@ -106,12 +117,17 @@ def tflite(graph: Graph, batch: int) -> bytes:
 
 
 def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
-    """Builtin code, the operator's version that first took int8, and options of a node."""
+    """Builtin code, an operator's version that takes the codes, and options of a node."""
     op, codes = node.op, schema.BuiltinOperator
     shape = graph.types[node.inputs[0]].shape
+    bias = graph.types[node.inputs[-1]].quant  # of a layer
+    assert bias is not None
+    bias_type = _ELEMENTS[bias.dtype]
     match op:
         case Conv2d():
-            options = schema.Conv2DOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])
+            options = schema.Conv2DOptionsT(
+                fusedActivationFunction=_ACTIVATIONS[op.activation], quantizedBiasType=bias_type
+            )
             return codes.CONV_2D, 3, _place(options, op.windows, shape)
         case DepthwiseConv2d():
             options = schema.DepthwiseConv2DOptionsT(
@@ -122,7 +138,9 @@ def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
             return (
                 codes.FULLY_CONNECTED,
                 4,
-                schema.FullyConnectedOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation]),
+                schema.FullyConnectedOptionsT(
+                    fusedActivationFunction=_ACTIVATIONS[op.activation], quantizedBiasType=bias_type
+                ),
             )
         case MaxPool() | AveragePool():
             high, wide = op.windows.kernel
@@ -130,13 +148,27 @@ def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
             code = codes.MAX_POOL_2D if isinstance(op, MaxPool) else codes.AVERAGE_POOL_2D
             return code, 2, _place(options, op.windows, shape)
         case Add():
-            return codes.ADD, 2, schema.AddOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])
+            return codes.ADD, 2, schema.AddOptionsT(
+                fusedActivationFunction=_ACTIVATIONS[op.activation], potScaleInt16=False
+            )
         case Mul():
             return codes.MUL, 2, schema.MulOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])
         case GlobalMean():
             return codes.MEAN, 2, schema.ReducerOptionsT(keepDims=False)
         case Softmax():
             return codes.SOFTMAX, 2, schema.SoftmaxOptionsT(beta=1.0)
+        case LeakyRelu():
+            return codes.LEAKY_RELU, 2, schema.LeakyReluOptionsT(alpha=op.slope)
+        case Relu():
+            return codes.RELU, 2, None
+        case Relu6():
+            return codes.RELU6, 2, None
+        case Requantize():
+            return codes.QUANTIZE, 2, schema.QuantizeOptionsT()
+        case Sigmoid():
+            return codes.LOGISTIC, 2, None
+        case Tanh():
+            return codes.TANH, 2, None
         case _:
             raise ValueError(f"{type(op).__name__} has no TFLite form here")
 

@@ -36,7 +36,10 @@ _output = Console(markup=False)  # square brackets in a user's names are no mark
 _HOLDS, _BAD_INPUT, _FAILS, _INTERRUPTED = 0, 2, 3, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
-DesignFolder = Annotated[Path, typer.Argument(help="Folder of a design, or of a run.")]
+DesignSource = Annotated[Path, typer.Argument(help="Folder of a design or run, or a .tflite, .onnx or .pt2 file.")]
+Rule = Annotated[str, typer.Option("--rounding", help="Of a file's integers: double, reference or float.")]
+Device = Annotated[str, typer.Option("--target", help="A target's name or TOML file; a design has its own.")]
+Scale = Annotated[float, typer.Option(help="Multiplies the data, for a network that takes another range.")]
 Samples = Annotated[int, typer.Option(min=1, help="Test samples.")]
 
 
@@ -84,7 +87,7 @@ def _conclude(sheet: "Sheet", out: Path, as_json: bool) -> None:
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A network's name, or the folder of a design or run.")],
+    source: Annotated[str, typer.Argument(help="A network's name, the folder of a design or run, or a network file.")],
     target: Annotated[str, typer.Option(help="A target's name or TOML file.")] = "stm32f769",
     shape: Annotated[str, typer.Option(help="Input shape of a named network, as 28,28,1.")] = "28,28,1",
     classes: Annotated[int, typer.Option(min=1, help="Number of classes of a named network.")] = 10,
@@ -96,8 +99,8 @@ def inspect(
     from crosslayer.networks.zoo import network
 
     device = load_target(target)
-    folder = Path(source)
-    graph = _load(folder).graph if folder.is_dir() else network(source, _shape(shape), classes, 0)
+    path = Path(source)
+    graph = _open(path, target).graph if path.exists() else network(source, _shape(shape), classes, 0)
     found = inspection(graph, device)
     if as_json:
         _print_json(found)
@@ -111,31 +114,70 @@ def inspect(
 
 
 @app.command()
+def convert(
+    source: DesignSource,
+    out: Annotated[Path, typer.Argument(help="A .tflite or .onnx file, or a folder for a design.")],
+    target: Device = "stm32f769",
+    rounding: Rule = "double",
+    as_json: Json = False,
+) -> None:
+    """Turn a network file into a design, or either into another network file."""
+    from crosslayer import flow
+
+    design = _open(source, target, rounding)
+    flow.convert(design, out)
+    graph = design.graph
+    _print_figures(
+        f"{source} → {out}",
+        {
+            "out": str(out),
+            "integer": graph.is_integer,
+            "nodes": len(graph.nodes),
+            "parameters": graph.parameters,
+            "macs": sum(graph.macs.values()),
+        },
+        as_json,
+    )
+
+
+@app.command()
 def verify(
-    design: DesignFolder,
+    source: DesignSource,
     samples: Samples = 1000,
     emulated: Annotated[int, typer.Option(min=1, help="Samples for each emulated core.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
     data: Annotated[str | None, typer.Option(help="A data set; its test split. Without: random inputs.")] = None,
+    scale: Scale = 1.0,
+    rounding: Rule = "double",
+    against: Annotated[str | None, typer.Option(help="litert: also that LiteRT gives these bytes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show that every executor gives the bytes of the integer reference: exact, C on this computer, all cores."""
-    from crosslayer.core.target import Core
-    from crosslayer.flow import firmware_of, inputs_for
+    """Show that every executor gives the bytes of the integer reference: exact, C on this computer, all cores.
 
-    loaded = _load(design)
-    x = inputs_for(loaded, data, samples, seed)
-    from crosslayer.evaluate.firmware import compare
+    With --against litert: that exact and the emulated Cortex-M4 give LiteRT's bytes, layer by layer and whole.
+    """
+    from crosslayer import flow
 
-    with firmware_of(loaded, x) as folder:
-        found = compare(loaded.graph, folder, x, emulated=emulated, cores=list(Core))
-    total = sum(comparison.differing_bytes for comparison in found)
+    if against not in (None, "litert"):
+        raise InputError(f"--against: '{against}' is no runtime that can be compared with; write litert")
+    design = _open(source, "stm32f769", rounding)
+    x = flow.inputs_for(design, data, samples, seed, scale)
+    if against is None:
+        found = flow.compare_executors(design, x, emulated)
+        rows = [(c.executor, c.samples, c.differing_bytes) for c in found]
+        document: dict[str, Any] = {"executors": [to_plain(c) for c in found]}
+    else:
+        checks = flow.compare_litert(source, design, x, emulated)
+        rows = [(f"{c.what}, {c.rounding}: {c.executor}", c.samples, c.differing_bytes) for c in checks]
+        counted = {"samples": len(x), "ops": len(design.graph.nodes)}
+        document = {**counted, "checks": [to_plain(c) for c in checks]}
+    total = sum(row[-1] for row in rows)
     if as_json:
-        _print_json({"differing_bytes": total, "executors": [to_plain(c) for c in found]})
+        _print_json({"differing_bytes": total, **document})
     else:
         table = Table("executor", "samples", "differing bytes")
-        for c in found:
-            table.add_row(c.executor, str(c.samples), str(c.differing_bytes))
+        for row in rows:
+            table.add_row(*map(str, row))
         _output.print(table)
     if total:
         raise typer.Exit(_FAILS)
@@ -143,11 +185,13 @@ def verify(
 
 @app.command()
 def emulate(
-    design: DesignFolder,
+    source: DesignSource,
     core: Annotated[str, typer.Option(help="cortex-m0, cortex-m4, cortex-m7, cortex-m33 or rv32.")] = "cortex-m4",
     samples: Samples = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
     data: Annotated[str | None, typer.Option(help="A data set; its test split. Without: random inputs.")] = None,
+    scale: Scale = 1.0,
+    rounding: Rule = "double",
     as_json: Json = False,
 ) -> None:
     """Run a design's firmware on an emulated core: instructions, stack, flash, RAM, differing bytes."""
@@ -156,17 +200,11 @@ def emulate(
     from crosslayer.evaluate.firmware import emulation
     from crosslayer.flow import firmware_of, inputs_for
 
-    loaded = _load(design)
-    x = inputs_for(loaded, data, samples, seed)
-    with firmware_of(loaded, x) as folder:
-        found = emulation(loaded.graph, folder, x, from_plain(Core, core, "--core"))
-    if as_json:
-        _print_json(found)
-    else:
-        table = Table("figure", "value", title=f"{design} on an emulated {core}")
-        for name, value in found.items():
-            table.add_row(name, str(value))
-        _output.print(table)
+    design = _open(source, "stm32f769", rounding)
+    x = inputs_for(design, data, samples, seed, scale)
+    with firmware_of(design, x) as folder:
+        found = emulation(design.graph, folder, x, from_plain(Core, core, "--core"))
+    _print_figures(f"{source} on an emulated {core}", found, as_json)
     if found["differing_bytes"]:
         raise typer.Exit(_FAILS)
 
@@ -174,10 +212,11 @@ def emulate(
 @app.command()
 def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
     """Write the report of a finished run again, and show its figures and verdict."""
+    from crosslayer.core.design import load_design
     from crosslayer.core.sheet import load_sheet
     from crosslayer.report.page import write_report
 
-    sheet = load_sheet(run_folder / "sheet.json", _load(run_folder))
+    sheet = load_sheet(run_folder / "sheet.json", load_design(run_folder / "design"))
     write_report(sheet, run_folder / "report.html")
     _conclude(sheet, run_folder, as_json)
 
@@ -285,10 +324,12 @@ def _bar() -> Progress:
     return Progress(*columns, console=_error, transient=True, disable=not _error.is_terminal)
 
 
-def _load(folder: Path) -> "Design":
-    from crosslayer.core.design import load_design
+def _open(source: Path, target: str, rounding: str = "double") -> "Design":
+    from crosslayer.core.codec import from_plain
+    from crosslayer.core.fixed import Rounding
+    from crosslayer.flow import open_design
 
-    return load_design(folder / "design" if (folder / "design").is_dir() else folder)
+    return open_design(source, target, from_plain(Rounding, rounding, "--rounding"))
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -303,6 +344,16 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def _print_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(figures)
+        return
+    table = Table("figure", "value", title=title)
+    for name, value in figures.items():
+        table.add_row(name, str(value))
+    _output.print(table)
 
 
 def _print_listing(title: str, rows: dict[str, str], as_json: bool) -> None:

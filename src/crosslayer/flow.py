@@ -1,11 +1,13 @@
 """The whole way: a network and a device in, verified firmware and a data sheet out. Read this first."""
 
+import importlib
 import json
 import platform
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import final
@@ -14,33 +16,42 @@ import numpy as np
 
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
-from crosslayer.core.design import Design, save_design
+from crosslayer.core.design import Design, load_design, save_design
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.files import discard, is_partial, sweep_partials, unwritable, write_atomic
-from crosslayer.core.graph.graph import Graph
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.plan import peak_bytes
 from crosslayer.core.quant import Array
 from crosslayer.core.score import Score
 from crosslayer.core.sheet import Sheet, save_sheet, scores_document
 from crosslayer.core.stage import Recipe, Stage, run
-from crosslayer.core.target import MemoryKind
+from crosslayer.core.target import Core, MemoryKind
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
 from crosslayer.evaluate.accuracy import accuracy_score, predict
-from crosslayer.evaluate.firmware import check_fit
+from crosslayer.evaluate.firmware import Comparison, check_fit, compare
+from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
 from crosslayer.evaluate.measure import measure
 from crosslayer.evaluate.size import count_scores, rough_scores
 from crosslayer.execute import exact
+from crosslayer.execute.emulate import Image
+from crosslayer.execute.native import Native
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
-from crosslayer.plan.arena import PlanArena
+from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.read.network import SUFFIXES as READABLE
+from crosslayer.read.network import read_network
 from crosslayer.report.page import write_report
 from crosslayer.simplify.activations import FuseActivations
-from crosslayer.simplify.norms import FoldNorms
+from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.study import Study, study_text
+from crosslayer.write.network import SUFFIXES as WRITABLE
+from crosslayer.write.network import write_network
+from crosslayer.write.tflite import write_tflite
 
 RECIPE: Recipe = (
     Train(epochs=30, batch=64),
@@ -86,24 +97,58 @@ class Job:
 
 def prepare(study: Study) -> Job:
     """The job of a study. Raises `InputError`, `DataError` or `FitError` before anything is written."""
-    recipe = study.recipe if study.recipe is not None else RECIPE
     target = load_target(study.target.name)
     if target.active_power is None and any(r.name == "energy" for r in study.require):
         raise InputError(f"require.energy: no power figure of {target.name} is known; leave this requirement out")
-    data = load(study.data.source)
-    graph = network(study.network.source, data.shape, len(data.classes), study.seed)
+    data = load(study.data.source).scaled(study.data.scale)
+    graph, recipe = find_network(study.network.source, data, study.seed)
+    recipe = study.recipe if study.recipe is not None else recipe
     if graph.types[graph.outputs[0]].size != len(data.classes):
         raise InputError(f"network '{study.network.source}' is no classifier; {data.name} has classes to be told apart")
     least = min((stage.keep for stage in recipe if isinstance(stage, PruneChannels)), default=1.0)
     order = tuple(node.name for node in graph.nodes)
     needs = {
         MemoryKind.FLASH: int(graph.parameters * least),  # one byte per int8 weight
-        MemoryKind.RAM: int(peak_bytes(graph, order) / 4 * least),  # a quarter of the float32 activations
+        MemoryKind.RAM: int(peak_bytes(graph, order) / (1 if graph.is_integer else 4) * least),  # in int8
     }
     check_fit(needs, target, f"{study.network.source} on {data.name}, quantized" + (" and pruned" * (least < 1)))
     design = Design(graph=graph, target=target)
     rehearse(recipe, design, data)
     return Job(study=study, recipe=recipe, design=design, data=data)
+
+
+def find_network(source: str, data: Dataset, seed: int) -> tuple[Graph, Recipe]:
+    """The network of a study for samples of `data`, and the recipe that suits it if the study has none.
+
+    A name gives fresh weights to be trained. A network file, or `package.module:function`, which is called with the
+    shape of a sample and the number of classes and returns a Graph or a PyTorch module, gives weights to be tuned;
+    integers are only planned.
+    """
+    classes = len(data.classes)
+    if Path(source).suffix.lower() in READABLE:
+        graph = read_network(Path(source))
+    elif ":" in source:
+        graph = _called(source, data.shape, classes)
+    else:
+        return network(source, data.shape, classes, seed), RECIPE
+    shape = graph.types[graph.inputs[0]].shape
+    if shape != data.shape:
+        raise InputError(f"network '{source}' takes samples of {list(shape)}, {data.name} has {list(data.shape)}")
+    return graph, RECIPE[-1:] if graph.is_integer else RECIPE[1:]
+
+
+def _called(source: str, shape: tuple[int, ...], classes: int) -> Graph:
+    """What the user's own function makes."""
+    module, _, function = source.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)(shape, classes)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"network '{source}': cannot be imported ({error}); write package.module:function") from error
+    if isinstance(made, Graph):
+        return verify(made)
+    from crosslayer.read.torch import from_module  # loaded only where a module is read
+
+    return from_module(made, (shape[-1], *shape[:-1]))
 
 
 def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
@@ -227,20 +272,74 @@ def _is_free(out: Path) -> bool:
     return (out / _MARK).is_file() or all(is_partial(path) for path in out.iterdir())
 
 
-def inputs_for(design: Design, data: str | None, samples: int, seed: int) -> Array:
-    """Inputs for a saved design: the first test samples of a data set, or random codes over the whole range."""
+def open_design(source: Path, target: str, rounding: Rounding = Rounding.DOUBLE) -> Design:
+    """The design in its folder or in that of a run; or a network file on a target, planned if it is an integer one."""
+    if source.is_dir():
+        return load_design(source / "design" if (source / "design").is_dir() else source)
+    graph = read_network(source, rounding)
+    return Design(graph=graph, target=load_target(target), plan=plan_arena(graph) if graph.is_integer else None)
+
+
+def convert(design: Design, out: Path) -> None:
+    """`out` is a network file by the end of its name, or else the folder of the design.
+
+    Raises `InputError` for a folder that holds something else.
+    """
+    if out.suffix.lower() in WRITABLE:
+        write_network(fold_norms(design.graph), out)
+    elif out.exists() and not (out / "design.json").is_file():
+        raise InputError(f"{out}: is there and is no design; choose another name")
+    else:
+        save_design(design, out)
+
+
+def inputs_for(design: Design, data: str | None, samples: int, seed: int, scale: float = 1.0) -> Array:
+    """Inputs for a design: the first test samples of a data set, or random codes over the whole range."""
     kind = design.graph.types[design.graph.inputs[0]]
     if data is not None:
-        return load(data).test.real(slice(0, samples))
+        return load(data).scaled(scale).test.real(slice(0, samples))
     rng = np.random.default_rng(seed)
     if kind.quant is None:
         return rng.normal(size=(samples, *kind.shape)).astype(np.float32)
     return rng.integers(kind.quant.lowest, kind.quant.highest + 1, (samples, *kind.shape)).astype(kind.quant.dtype)
 
 
+def compare_executors(design: Design, x: Array, emulated: int) -> list[Comparison]:
+    """Every executor against the judge: all of `x`, on each emulated core the first `emulated` samples."""
+    with firmware_of(design, x) as folder:
+        return compare(design.graph, folder, x, emulated=emulated, cores=list(Core))
+
+
+def compare_litert(source: Path, design: Design, x: Array, emulated: int) -> list[Check]:
+    """Our integers against LiteRT's: each layer under the design's own rule, and whole networks under the two rules
+    that LiteRT has. What LiteRT runs is the file `source`, if it is one that it can read, and the one we write."""
+    graph = design.graph
+    found = check_layers(graph, x)
+    models = {"whole, as written": write_tflite(graph)}
+    if source.suffix.lower() == ".tflite" and graph.types[graph.inputs[0]].quant is not None:
+        models["whole"] = source.read_bytes()
+    for rounding in KERNELS:
+        ruled = replace(design, graph=replace(graph, rounding=rounding))
+        with firmware_of(ruled, x) as folder:
+            executors = {
+                "exact": partial(exact.run, ruled.graph),
+                "native": Native.build(folder).run,
+                Core.CORTEX_M4.value: partial(_emulated, Image.link(folder, Core.CORTEX_M4), emulated),
+            }
+            for what, model in models.items():
+                found += check_whole(ruled.graph, model, x, executors, what)
+    return found
+
+
+def _emulated(image: Image, samples: int, codes: Array) -> Array:
+    return image.run(codes[:samples]).outputs
+
+
 @contextmanager
 def firmware_of(design: Design, x: Array) -> Generator[Path]:
-    """A folder with the firmware of a saved design, for as long as the block lasts."""
+    """A folder with the firmware of a design, for as long as the block lasts. Raises `InputError` for a float one."""
+    if not design.graph.is_integer:
+        raise InputError("this is a float network; quantize it first (crosslayer quantize)")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "firmware"
         emit(design, folder, x[:1])

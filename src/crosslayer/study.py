@@ -59,9 +59,18 @@ _REQUIREMENTS: Mapping[str, tuple[str, Better]] = {
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """`[network]` and `[data]`: where it comes from."""
+    """`[network]`: a name, a network file, or `package.module:function`."""
 
     source: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """`[data]`: a name, a file or a folder; `scale` multiplies all values, for a network that takes another range."""
+
+    source: str
+    scale: float = 1.0
 
 
 @final
@@ -94,7 +103,7 @@ class Study:
     """A study file. `recipe` None means the default one; `samples` is how many test samples the emulator runs."""
 
     network: Source
-    data: Source
+    data: DataSource
     target: Named
     require: tuple[Requirement, ...] = ()
     recipe: Recipe | None = None
@@ -108,7 +117,7 @@ class _File:
     """The keys of a study file."""
 
     network: Source
-    data: Source
+    data: DataSource
     target: Named
     require: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stage: tuple[Mapping[str, Any], ...] | None = None
@@ -134,6 +143,8 @@ def parse_study(text: str, where: str) -> Study:
     file = from_plain(_File, plain, where)
     if file.samples < 1 or file.seed < 0:
         raise InputError(f"{where}: samples must be at least 1 and seed at least 0")
+    if not (math.isfinite(file.data.scale) and file.data.scale > 0):
+        raise InputError(f"{where}: data.scale must be a finite number above 0")
     return Study(
         network=file.network,
         data=file.data,

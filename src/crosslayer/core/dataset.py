@@ -1,7 +1,7 @@
 """Labelled samples in three deterministic splits."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -54,6 +54,14 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample, channels last."""
         return tuple(int(n) for n in self.train.codes.shape[1:])
+
+    def scaled(self, factor: float) -> "Dataset":
+        """The set with all real values times `factor`, for a network that takes its inputs in another range."""
+        train, validation, test = (
+            replace(split, scale=split.scale * factor, offset=split.offset * factor)
+            for split in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
     def digest(self) -> str:
         """SHA-256 of all samples and labels: two sets of one name may differ."""

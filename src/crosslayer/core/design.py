@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -25,7 +24,7 @@ from crosslayer.core.graph.graph import Graph, Node, verify
 from crosslayer.core.graph.operation import TensorType
 from crosslayer.core.graph.ops import OPS
 from crosslayer.core.plan import Plan, check_plan
-from crosslayer.core.quant import Array
+from crosslayer.core.quant import Array, packed_bytes
 from crosslayer.core.score import Score
 from crosslayer.core.target import Target
 
@@ -151,5 +150,12 @@ def _node(plain: Any, where: str) -> Node:
 
 
 def weight_bytes(graph: Graph) -> int:
-    """Bytes of all constants as stored."""
-    return int(sum(np.asarray(value).nbytes for value in graph.constants.values()))
+    """Bytes of all constants as firmware stores them."""
+    return sum(constant_bytes(graph, name) for name in graph.constants)
+
+
+def constant_bytes(graph: Graph, name: str) -> int:
+    """Bytes of one constant as firmware stores it: a layer's weights of less than 8 bits are packed."""
+    kind = graph.types[name]
+    weight = any(node.op.channel_axis is not None and node.inputs[1] == name for node in graph.users[name])
+    return packed_bytes(kind.size, kind.quant.bits) if weight and kind.quant is not None else kind.bytes

@@ -4,7 +4,8 @@ CrosslayerError
 ├── GraphError    a network that is not well formed
 ├── InputError    a study, file, name or value that the user gave
 │   ├── DataError     a data set that is absent or damaged
-│   └── DesignError   a design folder that cannot be read
+│   ├── DesignError   a design folder that cannot be read
+│   └── ReadError     a network file that cannot be read
 ├── FitError      a network that the target cannot hold
 └── ToolError     a compiler or emulator that is absent or failed
 """
@@ -28,6 +29,10 @@ class DataError(InputError):
 
 class DesignError(InputError):
     """A design folder cannot be read."""
+
+
+class ReadError(InputError):
+    """A file of another framework is damaged, or holds what crosslayer has no operation for."""
 
 
 class FitError(CrosslayerError):

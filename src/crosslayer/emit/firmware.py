@@ -15,7 +15,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.files import folder_atomic
 from crosslayer.core.fixed import Rescale, Rounding
 from crosslayer.core.graph.graph import Graph, Node
-from crosslayer.core.graph.operation import TensorType
+from crosslayer.core.graph.operation import TensorType, Weights
 from crosslayer.core.plan import Plan, storage
 from crosslayer.core.quant import Array
 from crosslayer.emit.literals import array, identifier, number
@@ -76,26 +76,26 @@ def _call(graph: Graph, plan: Plan, node: Node, position: int) -> Call | None:
     """The call of a node; None for a view, which needs none."""
     if node.op.is_view:
         return None
-    if not graph.integral(node) or not node.op.kernel:
+    if not graph.integral(node):
         raise GraphError(f"{node.name} ({type(node.op).__name__}): computes in float; quantize the design first")
-    label = call_label(position, node.name)
+    label, kernel = call_label(position, node.name), graph.kernel(node)
     tables: list[str] = []
     fields: dict[str, str] = {}
     for name, value in graph.lowered[node.name].items():
-        if isinstance(value, (np.ndarray, Rescale)):
+        if isinstance(value, (np.ndarray, Weights, Rescale)):
             tables.append(array(f"{label}_{name}", value))
             fields[name] = f"{label}_{name}"
         else:
             fields[name] = number(value)
     sources = [_address(graph, plan, n, constant=True) for n in graph.activations(node)]
-    given = f"(const int8_t *const[]){{{', '.join(sources)}}}" if node.op.variadic else ", ".join(sources)
+    given = [f"(const void *const[]){{{', '.join(sources)}}}"] if node.op.variadic else sources
     return Call(
         node=label,
-        kernel=node.op.kernel,
+        kernel=kernel,
         tables=tuple(tables),
         fields=fields,
-        struct=f"struct {node.op.kernel}",
-        arguments=f"&{label}, {given}, {_address(graph, plan, node.name, constant=False)}",
+        struct=f"struct {kernel}",
+        arguments=", ".join([f"&{label}", *given, _address(graph, plan, node.name, constant=False)]),
     )
 
 

@@ -6,9 +6,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from crosslayer.core.fixed import Rescale, Rule
-from crosslayer.core.quant import Array
+from crosslayer.core.graph.operation import Weights
+from crosslayer.core.quant import Array, pack
 
-_CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float"}
+_CTYPES = {
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int16": "int16_t",
+    "uint16": "uint16_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+    "float32": "float",
+}
+
+_RULES = {Rule.DOUBLE: "cl_fixed", Rule.REDUCED: "cl_fixed", Rule.SINGLE: "cl_double", Rule.FLOAT: "cl_float"}
 
 
 def identifier(name: str) -> str:
@@ -34,10 +45,12 @@ def number(value: int | float) -> str:
     return str(value)
 
 
-def array(name: str, value: Array | Rescale) -> str:
+def array(name: str, value: Array | Weights | Rescale) -> str:
     """A definition `static const … name[] = {…};`."""
+    if isinstance(value, Weights):
+        value = pack(value.codes, value.bits)
     if isinstance(value, Rescale):
-        kind = "cl_rescale_dense" if value.rule is Rule.SINGLE else "cl_rescale"
+        kind = _RULES[value.rule]
         return _define(kind, name, _rescale_items(value))
     return _define(_CTYPES[str(value.dtype)], name, (number(v) for v in value.ravel().tolist()))
 

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from crosslayer.core.design import Design, weight_bytes
+from crosslayer.core.design import Design, constant_bytes, weight_bytes
 from crosslayer.core.errors import FitError, GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
@@ -122,14 +122,14 @@ def layer_costs(design: Design, run: Emulation) -> tuple[LayerCost, ...]:
     for position, name in enumerate(order):
         node = graph.producers[name]
         counted = run.profile.get(f"run_{call_label(position, name)}")
-        constants = [graph.constants[n] for n in node.inputs if n in graph.constants]
+        constants = [n for n in node.inputs if n in graph.constants]
         costs.append(
             LayerCost(
                 name=name,
                 operation=type(node.op).__name__,
                 output=graph.types[name].shape,
-                parameters=sum(c.size for c in constants),
-                weight_bytes=sum(c.nbytes for c in constants),
+                parameters=sum(graph.types[n].size for n in constants),
+                weight_bytes=sum(constant_bytes(graph, n) for n in constants),
                 macs=graph.macs[name],
                 instructions=None if counted is None else counted / len(run.instructions),
             )

@@ -67,7 +67,7 @@ def inspection(graph: Graph, target: Target) -> dict[str, Any]:
     shrink = 1 if graph.is_integer else 4
     graph = fuse_activations(fold_norms(graph))
     order = tuple(node.name for node in graph.nodes)
-    peak, weights = peak_bytes(graph, order) // shrink, sum(c.nbytes for c in graph.constants.values()) // shrink
+    peak, weights = peak_bytes(graph, order) // shrink, weight_bytes(graph) // shrink
     form = "" if graph.is_integer else " in int8 form"
     scores = [
         *count_scores(graph),

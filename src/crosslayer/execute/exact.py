@@ -2,7 +2,8 @@
 
 A sum of products of 8-bit codes is exact in float32 while its magnitude stays below 2^24, so convolutions and dense
 layers run as float32 products, split along the sum where it could grow past that. Rescaling also runs in float32; the
-few results that lie so near to a rounding tie that float32 could be wrong are computed again in integers.
+few results that lie so near to a rounding tie that float32 could be wrong are computed again in integers. Sums of wider
+codes stay below 2^48: they run as float64 products, exact below 2^53, and are rescaled in integers.
 """
 
 import functools
@@ -17,7 +18,7 @@ import threadpoolctl
 from crosslayer.core.fixed import Rescale, Rule
 from crosslayer.core.graph.edit import only_reader
 from crosslayer.core.graph.graph import Graph, Node
-from crosslayer.core.graph.operation import Params, rescaler, scalar, table
+from crosslayer.core.graph.operation import Params, TensorType, rescaler, scalar, table
 from crosslayer.core.graph.ops import Conv2d, Dense, DepthwiseConv2d, MaxPool
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
@@ -70,7 +71,7 @@ def prepare(graph: Graph) -> Mapping[str, Kernel]:
             # rescaling never turns an order around, so the largest sum becomes the largest code: rescale only that
             params = graph.lowered[node.name]
             ready[node.name] = _conv_sums(node.op, params, graph.types[node.inputs[0]].shape)
-            ready[pool.name] = _pool_sums(pool.op, _finisher(params))
+            ready[pool.name] = _pool_sums(pool.op, _finisher(params, graph.types[node.name]))
     return ready
 
 
@@ -82,14 +83,14 @@ def _kernel(graph: Graph, node: Node) -> Kernel:
             weight, bias = (graph.constants[n] for n in node.inputs[1:])
             return _float_conv(op, weight, bias, graph.types[node.inputs[0]].shape)
         return lambda *values: reference.evaluate(graph, node, values)
-    params = graph.lowered[node.name]
+    params, output = graph.lowered[node.name], graph.types[node.name]
     match op:
         case Conv2d():
-            return _conv2d(op, params, graph.types[node.inputs[0]].shape)
+            return _conv2d(op, params, graph.types[node.inputs[0]].shape, output)
         case Dense():
-            return _dense(params)
+            return _dense(params, output)
         case DepthwiseConv2d():
-            return _depthwise(op, params)
+            return _depthwise(op, params, output)
         case MaxPool():
             return functools.partial(_largest, op)
         case _:
@@ -107,12 +108,13 @@ def _float_conv(op: Conv2d, weight: Array, bias: Array, shape: tuple[int, ...]) 
     return kernel
 
 
-def _dense(params: Params) -> Kernel:
-    zero, finish = scalar(params, "zero_in"), _finisher(params)
-    product = _product(table(params, "weight").T, zero)
+def _dense(params: Params, output: TensorType) -> Kernel:
+    kind, finish = _float(params), _finisher(params, output)
+    zero = kind(scalar(params, "zero_in"))
+    product = _product(table(params, "weight").T, params)
 
     def kernel(x: Array) -> Array:
-        return finish(product(x.astype(np.float32) - np.float32(zero)))
+        return finish(product(x.astype(kind) - zero))
 
     return kernel
 
@@ -124,8 +126,8 @@ def _pool_sums(op: MaxPool, finish: Kernel) -> Kernel:
     return kernel
 
 
-def _conv2d(op: Conv2d, params: Params, shape: tuple[int, ...]) -> Kernel:
-    sums, finish = _conv_sums(op, params, shape), _finisher(params)
+def _conv2d(op: Conv2d, params: Params, shape: tuple[int, ...], output: TensorType) -> Kernel:
+    sums, finish = _conv_sums(op, params, shape), _finisher(params, output)
 
     def kernel(x: Array) -> Array:
         return finish(sums(x))
@@ -134,15 +136,16 @@ def _conv2d(op: Conv2d, params: Params, shape: tuple[int, ...]) -> Kernel:
 
 
 def _conv_sums(op: Conv2d, params: Params, shape: tuple[int, ...]) -> Kernel:
-    zero, weight = np.float32(scalar(params, "zero_in")), table(params, "weight")
+    kind, weight = _float(params), table(params, "weight")
+    zero = kind(scalar(params, "zero_in"))
     per_group = (*shape[:2], shape[2] // op.groups)
     taps = np.split(weight, op.groups)
-    ready = [(strips, _product(matrix, int(zero))) for strips, matrix in (_strips(op, t, per_group) for t in taps)]
+    ready = [(strips, _product(matrix, params)) for strips, matrix in (_strips(op, t, per_group) for t in taps)]
 
     def kernel(x: Array) -> Array:
         parts: list[Array] = []
         for part, (strips, product) in zip(np.split(x, op.groups, axis=3), ready, strict=True):
-            columns, layout = strips(part.astype(np.float32) - zero)
+            columns, layout = strips(part.astype(kind) - zero)
             parts.append(_unstrip(product(columns), layout, len(weight) // op.groups))
         return parts[0] if op.groups == 1 else np.concatenate(parts, axis=-1)
 
@@ -200,12 +203,21 @@ def _unstrip(product: Array, layout: Layout, out: int) -> Array:
     return product.reshape(batch, high, count * (product.shape[1] // out), out)[:, :, :wide]
 
 
-def _product(weight: Array, zero: int) -> Callable[[Array], Array]:
+def _float(params: Params) -> type[np.float32] | type[np.float64]:
+    """The float type in which a layer multiplies: that of wide codes, whose parameters name a rule, has 53 bits."""
+    return np.float64 if "rule" in params else np.float32
+
+
+def _product(weight: Array, params: Params) -> Callable[[Array], Array]:
     """centred ↦ centred @ weight, for codes minus their zero (rows, k) and weights (k, columns): exact.
 
-    float32 where no sum can reach 2^23 (so that a bias below that may be added), else int32, from pieces whose sums
-    stay below 2^24.
+    float64 for wide codes; else float32 where no sum can reach 2^23 (so that a bias below that may be added), else
+    int32, from pieces whose sums stay below 2^24.
     """
+    if _float(params) is np.float64:
+        wide = weight.astype(np.float64)
+        return lambda centred: centred @ wide
+    zero = scalar(params, "zero_in")
     peak = max(128 + zero, 127 - zero)
     taps = weight.astype(np.float32)
     growth = np.cumsum(np.abs(taps, dtype=np.float64), axis=0) * peak
@@ -225,10 +237,11 @@ def _product(weight: Array, zero: int) -> Callable[[Array], Array]:
     return pieces
 
 
-def _depthwise(op: DepthwiseConv2d, params: Params) -> Kernel:
+def _depthwise(op: DepthwiseConv2d, params: Params, output: TensorType) -> Kernel:
     """One pass per kernel place, over all channels at once."""
-    weight, zero, finish = table(params, "weight"), scalar(params, "zero_in"), _finisher(params)
-    kind = np.float32 if weight.shape[0] * weight.shape[1] * 255 * 127 < _EXACT // 2 else np.int32
+    weight, zero, finish = table(params, "weight"), scalar(params, "zero_in"), _finisher(params, output)
+    short = weight.shape[0] * weight.shape[1] * 255 * 128 < _EXACT // 2
+    kind = _float(params) if short or "rule" in params else np.int32
     taps = weight.astype(kind)
 
     def kernel(x: Array) -> Array:
@@ -244,7 +257,7 @@ def _depthwise(op: DepthwiseConv2d, params: Params) -> Kernel:
 
 
 def _largest(op: MaxPool, x: Array) -> Array:
-    view = op.windows.view(x, -np.inf if x.dtype == np.float32 else np.iinfo(x.dtype).min)
+    view = op.windows.view(x, -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min)
     result = view[..., 0, 0]
     for i in range(view.shape[-2]):
         for j in range(view.shape[-1]):
@@ -252,8 +265,10 @@ def _largest(op: MaxPool, x: Array) -> Array:
     return result
 
 
-def _finisher(params: Params) -> Kernel:
-    """Sums (…, channels) without bias ↦ int8 codes."""
+def _finisher(params: Params, output: TensorType) -> Kernel:
+    """Sums (…, channels) without bias ↦ codes as stored."""
+    assert output.quant is not None
+    stored = output.quant.dtype
     bias, low, high = table(params, "bias"), scalar(params, "low"), scalar(params, "high")
     zero, factor = scalar(params, "zero_out"), rescaler(params)
     small = bool(np.abs(bias.astype(np.int64)).max(initial=0) < _EXACT // 2)
@@ -263,12 +278,12 @@ def _finisher(params: Params) -> Kernel:
     def finish(acc: Array) -> Array:
         if acc.dtype != np.float32 or not small:
             whole = factor(acc.astype(np.int64) + bias)
-            return np.clip(whole + zero, low, high).astype(np.int8)
+            return np.clip(whole + zero, low, high).astype(stored)
         whole = round_float(acc + real_bias)
         np.clip(whole, low - zero, high - zero, out=whole)
         codes = whole.astype(np.int16)
         codes += zero
-        return codes.astype(np.int8)
+        return codes.astype(stored)
 
     return finish
 

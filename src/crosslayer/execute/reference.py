@@ -42,7 +42,8 @@ def walk(graph: Graph, x: Array, evaluate: Evaluate) -> Iterator[tuple[str, Arra
     values = {source: encode_input(graph, x)}
     yield source, values[source]
     for node in graph.nodes:
-        values[node.name] = evaluate(graph, node, [values[n] for n in graph.activations(node)])
+        result = evaluate(graph, node, [values[n] for n in graph.activations(node)])
+        values[node.name] = repeated(result, len(x))
         yield node.name, values[node.name]
 
 
@@ -53,11 +54,16 @@ def execute(graph: Graph, x: Array, evaluate: Evaluate) -> Array:
     values: dict[str, Array] = {source: encode_input(graph, x)}
     for node in graph.nodes:
         used = graph.activations(node)
-        values[node.name] = evaluate(graph, node, [values[n] for n in used])
+        values[node.name] = repeated(evaluate(graph, node, [values[n] for n in used]), len(x))
         for name in used:
             if last[name] == node.name and name not in graph.outputs:
                 values.pop(name, None)
     return values[graph.outputs[0]]
+
+
+def repeated(value: Array, batch: int) -> Array:
+    """A result for each sample: a node without activations makes one."""
+    return value if len(value) == batch else np.broadcast_to(value, (batch, *value.shape[1:]))
 
 
 def encode_input(graph: Graph, x: Array) -> Array:

@@ -1,8 +1,9 @@
-"""The bridge to PyTorch: a graph as a module and back, training, and fake quantization."""
+"""The bridge to PyTorch: a graph as a module and back, and training."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, final
@@ -20,8 +21,8 @@ from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.ops import AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, MaxPool, Pad, Softmax
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array
-from crosslayer.execute import exact
 from crosslayer.execute.reference import encode_input
+from crosslayer.execute.training import Training
 
 Tensor = torch.Tensor
 _MOMENTUM = 0.1  # of running statistics: PyTorch's default
@@ -35,12 +36,23 @@ _NAMESPACE = SimpleNamespace(
     concatenate=torch.concatenate,
     maximum=torch.maximum,
     minimum=torch.minimum,
+    permute_dims=torch.permute,
 )
 """The functions that `Op.real` may use, which PyTorch offers under NumPy's names."""
 
 
+class Learner(torch.nn.Module, ABC):
+    """A module that can be trained: it computes the values of `graph`, by the same names."""
+
+    graph: Graph
+
+    @abstractmethod
+    def forward(self, x: Tensor, upto: str | None = None) -> Tensor:
+        """The first output, or the value named `upto`, as real values."""
+
+
 @final
-class GraphModule(torch.nn.Module):
+class GraphModule(Learner):
     """A float graph as a module. Inputs and outputs are (batch, height, width, channels) or (batch, features).
 
     Constants are parameters, except running statistics, which are buffers. In training mode batch normalization uses
@@ -73,13 +85,13 @@ class GraphModule(torch.nn.Module):
             if wanted in values:
                 break
             operands = [values[n] if n in values else self.constant(n) for n in node.inputs]
-            values[node.name] = self._evaluate(node, operands)
+            values[node.name] = repeated(self._evaluate(node, operands), len(x))
         return values[wanted]
 
     def _evaluate(self, node: Node, operands: list[Tensor]) -> Tensor:
         if isinstance(node.op, BatchNorm) and self.training:
             return _normalize(node.op, *operands)
-        return _real(node, operands)
+        return evaluate(node, operands)
 
 
 def to_torch(graph: Graph) -> GraphModule:
@@ -98,25 +110,16 @@ def run(graph: Graph, x: Array) -> Array:
     module = to_torch(graph).eval()
     with torch.no_grad():
         parts = [module(torch.from_numpy(encode_input(graph, x[i : i + 256]))) for i in range(0, len(x), 256)]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).detach().numpy()  # a view of a parameter asks for gradients even here
 
 
-def _real(node: Node, operands: list[Tensor]) -> Tensor:
-    """One node's result on float values."""
+def evaluate(node: Node, operands: list[Tensor]) -> Tensor:
+    """One node's result on float values, a batch of one where it has no activations."""
     op = node.op
     match op:
-        case Conv2d():
-            x = _padded(op.windows, operands[0], 0.0)
-            weight = operands[1].permute(0, 3, 1, 2)
-            y = _convolve(op.windows, x, weight, operands[2], op.groups)
-            return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
-        case DepthwiseConv2d():
-            x = _padded(op.windows, operands[0], 0.0)
-            weight = operands[1].permute(2, 0, 1).unsqueeze(1)
-            y = _convolve(op.windows, x, weight, operands[2], x.shape[1])
-            return op.activation.real(_NAMESPACE, y.permute(0, 2, 3, 1))
-        case Dense():
-            return op.activation.real(_NAMESPACE, F.linear(operands[0], operands[1], operands[2]))
+        case Conv2d() | DepthwiseConv2d() | Dense():
+            x, weight, bias = operands
+            return op.activation.real(_NAMESPACE, linear(op, x, filters(op, weight), bias))
         case MaxPool():
             x = _padded(op.windows, operands[0], -math.inf)
             y = F.max_pool2d(x, op.windows.kernel, op.windows.stride, 0, op.windows.dilation)
@@ -130,6 +133,64 @@ def _real(node: Node, operands: list[Tensor]) -> Tensor:
             return op.real(_NAMESPACE, *operands)
 
 
+Linear = Conv2d | DepthwiseConv2d | Dense
+
+
+def filters(op: Linear, weight: Tensor) -> Tensor:
+    """A layer's weight as PyTorch orders it: (out, in / groups, kernel_h, kernel_w) or (out, in)."""
+    match op:
+        case Conv2d():
+            return weight.permute(0, 3, 1, 2)
+        case DepthwiseConv2d():
+            return weight.permute(2, 0, 1).unsqueeze(1)
+        case Dense():
+            return weight
+
+
+def linear(op: Linear, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+    """A layer without its activation; `taps` are its `filters`."""
+    if isinstance(op, Dense):
+        return F.linear(x, taps, bias)
+    return _convolve(op.windows, _padded(op.windows, x, 0.0), taps, bias, _sharing(op, x)).permute(0, 2, 3, 1)
+
+
+def linear_gradients(
+    op: Linear, grad: Tensor, x: Tensor, taps: Tensor, *, needs_x: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of `linear` for x (if needed), taps and bias, from that for its result."""
+    if isinstance(op, Dense):
+        return grad @ taps if needs_x else None, grad.T @ x, grad.sum(0)
+    w = op.windows
+    operands = _fresh(_padded(w, x, 0.0), grad.permute(0, 3, 1, 2), taps)
+    to_x, to_taps, to_bias = torch.ops.aten.convolution_backward(
+        operands[1],
+        operands[0],
+        operands[2],
+        [len(taps)],
+        w.stride,
+        [0, 0],
+        w.dilation,
+        False,  # not transposed
+        [0, 0],
+        _sharing(op, x),
+        [needs_x, True, True],
+    )
+    if to_x is not None:
+        top, _, left, _ = w.padding
+        to_x = to_x[:, :, top : top + x.shape[1], left : left + x.shape[2]].permute(0, 2, 3, 1)
+    return to_x, to_taps, to_bias
+
+
+def _sharing(op: Conv2d | DepthwiseConv2d, x: Tensor) -> int:
+    """The groups of a convolution."""
+    return op.groups if isinstance(op, Conv2d) else x.shape[3]
+
+
+def repeated(value: Tensor, batch: int) -> Tensor:
+    """A result for each sample: a node without activations makes one."""
+    return value if len(value) == batch else value.expand(batch, *value.shape[1:])
+
+
 def _padded(windows: Windows, x: Tensor, fill: float) -> Tensor:
     """Channels first, with the windows' padding."""
     x = x.permute(0, 3, 1, 2)
@@ -139,11 +200,19 @@ def _padded(windows: Windows, x: Tensor, fill: float) -> Tensor:
 
 def _convolve(windows: Windows, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """The convolution of `x`, which has its padding already, channels first."""
-    if x.shape[1] == 1:
-        # strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads
-        # beyond its operands (as in pytorch/pytorch#82060): give it fresh tensors
-        x, weight = (t.clone(memory_format=torch.contiguous_format) for t in (x, weight))
+    x, weight = _fresh(x, weight)
     return F.conv2d(x, weight, bias, windows.stride, 0, windows.dilation, groups)
+
+
+def _fresh(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """The operands of a convolution of x, in memory as PyTorch takes them to be.
+
+    Strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads beyond
+    its operands (as in pytorch/pytorch#82060): they get fresh tensors.
+    """
+    if x.shape[1] > 1:
+        return x, *others
+    return tuple(t.clone(memory_format=torch.contiguous_format) for t in (x, *others))
 
 
 def _average(windows: Windows, x: Tensor) -> Tensor:
@@ -158,22 +227,6 @@ def _normalize(op: BatchNorm, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tens
     return y.movedim(1, -1)
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """How to train: Adam (Kingma & Ba 2015) with decoupled weight decay and a cosine schedule from `rate` to 0.
-
-    `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
-    """
-
-    epochs: int
-    batch: int = 128
-    rate: float = 2e-3
-    decay: float = 1e-4
-    shift: int = 0
-    flip: bool = False
-
-
 Watch = Callable[[Iterator[int], str, int], Iterator[int]]
 
 
@@ -186,14 +239,29 @@ def fit(
     progress: Watch,
     checkpoint: Path | None = None,
 ) -> Graph:
-    """The graph with trained weights.
+    """The graph with trained weights, as `train` gives them."""
+    module = to_torch(graph).train()
+    _check_batch(graph, min(training.batch, len(data)))
+    train(module, data, training, seed=seed, progress=progress, checkpoint=checkpoint)
+    return from_torch(module)
+
+
+def train(
+    module: Learner,
+    data: Split,
+    training: Training,
+    *,
+    seed: int,
+    progress: Watch,
+    checkpoint: Path | None = None,
+) -> None:
+    """Trains the parameters of `module`.
 
     Minimizes cross-entropy of the logits under a final softmax; a network whose output has the size of its input
     minimizes the squared error of its reconstruction. With `checkpoint`, each epoch is saved there and training goes on
     after the last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
     """
-    module = to_torch(graph).train()
-    loss = _loss(graph, module)
+    loss = _loss(module)
     steps = max(1, len(data) // training.batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
     total = max(1, training.epochs * steps)
@@ -201,7 +269,6 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (start * steps + step) / total))
     )
-    _check_batch(graph, min(training.batch, len(data)))
     images = torch.from_numpy(data.real())
     labels = torch.from_numpy(data.labels)
     for epoch in range(start, training.epochs):
@@ -218,7 +285,6 @@ def fit(
                 raise GraphError(f"training diverged in epoch {epoch + 1}: the loss is not finite; lower the rate")
         if checkpoint is not None:
             _save(checkpoint, module, optimizer, epoch + 1)
-    return from_torch(module)
 
 
 def _check_batch(graph: Graph, batch: int) -> None:
@@ -229,7 +295,8 @@ def _check_batch(graph: Graph, batch: int) -> None:
             raise GraphError(f"{node.name}: a batch has one value per channel; a normalization needs a larger batch")
 
 
-def _loss(graph: Graph, module: GraphModule) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss(module: Learner) -> Callable[[Tensor, Tensor], Tensor]:
+    graph = module.graph
     last = graph.producers[graph.outputs[0]]
     if isinstance(last.op, Softmax):
         logits = last.inputs[0]
@@ -255,14 +322,14 @@ def _augmented(x: Tensor, training: Training, rng: np.random.Generator) -> Tenso
     return x
 
 
-def _save(path: Path, module: GraphModule, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def _save(path: Path, module: Learner, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     tensors: dict[str, Tensor] = {f"weight.{k}": v.contiguous() for k, v in module.state_dict().items()}
     for i, state in cast("Mapping[int, Mapping[str, Tensor]]", optimizer.state_dict()["state"]).items():
         tensors |= {f"state.{i}.{k}": v.contiguous() for k, v in state.items()}
     write_atomic(path, safetensors.torch.save(tensors, metadata={"epoch": str(epoch)}))
 
 
-def _restore(path: Path, module: GraphModule, optimizer: torch.optim.Optimizer) -> int:
+def _restore(path: Path, module: Learner, optimizer: torch.optim.Optimizer) -> int:
     """The number of finished epochs; 0 if there is no checkpoint that can be read."""
     if not path.is_file():
         return 0
@@ -280,58 +347,3 @@ def _restore(path: Path, module: GraphModule, optimizer: torch.optim.Optimizer) 
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return epoch
-
-
-class _Straight(torch.autograd.Function):
-    """Forward: the integer result. Backward: as if it were the float one, where that lies within the code's range."""
-
-    @staticmethod
-    def forward(ctx: Any, real: Tensor, integer: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward((real >= low) & (real <= high))
-        return integer
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None, None
-
-
-@final
-class FakeQuantized(torch.nn.Module):
-    """A float graph that computes what its integer twin computes.
-
-    `integer` is the quantized form of `graph`: the same node names. The forward value of each node is exactly that of
-    the firmware, decoded; gradients are those of the float operation, passed straight through (Bengio et al. 2013).
-    """
-
-    def __init__(self, graph: Graph, integer: Graph) -> None:
-        """Pair the float graph with its integer twin. Raises `GraphError` if their nodes differ."""
-        super().__init__()
-        if [n.name for n in graph.nodes] != [n.name for n in integer.nodes]:
-            raise GraphError("the float graph and its integer twin must have the same nodes in the same order")
-        self.module = to_torch(graph)
-        self.integer = integer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The decoded first output."""
-        source = self.integer.inputs[0]
-        codes = {source: encode_input(self.integer, x.detach().numpy())}
-        values = {source: _decoded(self.integer, source, codes[source])}
-        for node in self.integer.nodes:
-            codes[node.name] = exact.evaluate(self.integer, node, [codes[n] for n in self.integer.activations(node)])
-            operands = [values[n] if n in values else self.module.constant(n) for n in node.inputs]
-            real = _real(node, operands)
-            quant = self.integer.types[node.name].quant
-            whole = _decoded(self.integer, node.name, codes[node.name])
-            if quant is None:
-                values[node.name] = real + (whole - real).detach()
-            else:
-                bounds = quant.decode(np.array([quant.lowest, quant.highest], quant.dtype))
-                straight = _Straight.apply(real, whole, float(bounds[0]), float(bounds[1]))
-                values[node.name] = cast("Tensor", straight)
-        return values[self.integer.outputs[0]]
-
-
-def _decoded(graph: Graph, name: str, codes: Array) -> Tensor:
-    quant = graph.types[name].quant
-    return torch.from_numpy(codes if quant is None else quant.decode(codes))

@@ -1,6 +1,5 @@
 """Training from fresh weights, and fine-tuning."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -9,6 +8,7 @@ from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
+from crosslayer.execute.training import Training
 
 
 @final
@@ -24,7 +24,8 @@ class Train(Stage):
     flip: bool = False
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_parameters((self.epochs >= 1, "epochs must be at least 1"))
+        _training(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained design; notes: epochs and samples."""
@@ -45,7 +46,8 @@ class FineTune(Stage):
     flip: bool = False
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_parameters((self.epochs >= 1, "epochs must be at least 1"))
+        _training(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The tuned design; notes: epochs and samples."""
@@ -53,22 +55,8 @@ class FineTune(Stage):
         return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
 
 
-def _check(stage: Train | FineTune) -> None:
-    check_parameters(
-        (stage.epochs >= 1, "epochs must be at least 1"),
-        (stage.batch >= 1, "batch must be at least 1"),
-        (0 < stage.rate < math.inf, "rate must be a finite number above 0"),
-        (0 <= stage.decay < math.inf, "decay must be a finite number of at least 0"),
-        (stage.shift >= 0, "shift must be at least 0"),
-    )
-
-
-def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
-    if graph.is_integer:
-        raise GraphError("cannot train integer weights; put this stage before quantization")
-    from crosslayer.execute.torch import Training, fit  # PyTorch is loaded only by who trains
-
-    training = Training(
+def _training(stage: Train | FineTune) -> Training:
+    return Training(
         epochs=stage.epochs,
         batch=stage.batch,
         rate=stage.rate,
@@ -76,7 +64,19 @@ def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
         shift=stage.shift,
         flip=stage.flip,
     )
+
+
+def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
+    if graph.is_integer:
+        raise GraphError("cannot train integer weights; put this stage before quantization")
+    from crosslayer.execute.torch import fit  # PyTorch is loaded only by who trains
+
     checkpoint = None if bench.scratch is None else bench.scratch / "training.safetensors"
     return fit(
-        graph, bench.data.train, training, seed=bench.stage_seed(), progress=bench.progress, checkpoint=checkpoint
+        graph,
+        bench.data.train,
+        _training(stage),
+        seed=bench.stage_seed(),
+        progress=bench.progress,
+        checkpoint=checkpoint,
     )

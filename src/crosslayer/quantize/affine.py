@@ -13,13 +13,16 @@ from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import Op, Shape
-from crosslayer.core.graph.ops import Concat, Requantize
+from crosslayer.core.graph.ops import Concat, Constant, Requantize
 from crosslayer.core.graph.ops.products import bias_code
-from crosslayer.core.quant import Array, Quant, affine, symmetric
+from crosslayer.core.quant import Quant
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute import exact, reference
+from crosslayer.quantize.precision import Precision
+from crosslayer.quantize.scales import activation_code, bias_codes, weight_code, weight_codes
 
 Ranges = Mapping[str, tuple[float, float]]
+_INT8 = Precision()
 
 
 @final
@@ -46,41 +49,51 @@ class QuantizeAffine(Stage):
         return replace(design, graph=graph, plan=None), {"samples": len(chosen)}
 
 
-def quantize(graph: Graph, ranges: Ranges, rounding: Rounding) -> Graph:
+def quantize(graph: Graph, ranges: Ranges, rounding: Rounding, precision: Precision = _INT8) -> Graph:
     """The integer graph; `ranges` holds the least and largest real value of each activation.
 
-    Operands that must share a code but do not are requantized. Raises `GraphError` for operations without integer
-    meaning (fold batch normalizations first).
+    `precision` says how many bits weights and activations have; the default is the TFLite int8 specification. Operands
+    that must share a code but do not are requantized. Raises `GraphError` for operations without integer meaning (fold
+    batch normalizations first).
     """
     if any(kind.quant is not None for kind in graph.types.values()):
         raise GraphError("the network has number codes already; quantize once, from floats")
+    precision.check(graph)
     ranges = _joined(graph, ranges)
+
+    def code_of(name: str) -> Quant:
+        bits = precision.activations_of(name)
+        return activation_code(*ranges[name], bits, power_of_two=precision.power_of_two)
+
     builder = Builder(rounding)
     renamed: dict[str, str] = {}
     codes: dict[str, Quant] = {}
     for name in graph.inputs:
-        codes[name] = affine(*ranges[name])
+        codes[name] = code_of(name)
         renamed[name] = builder.input(name, graph.types[name].shape, codes[name])
     for node in graph.nodes:
         inputs = [renamed[n] for n in graph.activations(node)]
         sources = [codes[n] for n in inputs]
         shapes = [graph.types[n].shape for n in node.inputs]
         if not _agree(node.op, sources, shapes):
-            common = affine(*ranges[node.name])
+            common = code_of(node.name)
             for i, source in enumerate(sources):
                 if source != common:
                     inputs[i] = builder.add(Requantize(), inputs[i], name=f"{node.name}.part{i}", quant=common)
             sources = [common] * len(inputs)
-        constants = _constants(builder, graph, node, sources)
         forced = node.op.code(sources, shapes)
-        codes[node.name] = forced or affine(*ranges[node.name])
+        codes[node.name] = forced or code_of(node.name)
+        if isinstance(node.op, Constant):
+            constants = [_coded(builder, graph, node, codes[node.name])]
+        else:
+            constants = _constants(builder, graph, node, sources, precision)
         renamed[node.name] = builder.add(node.op, *inputs, *constants, name=node.name, quant=codes[node.name])
     quantized = builder.graph(*(renamed[n] for n in graph.outputs))
     _ = quantized.lowered  # raises for a node without integer meaning
     return quantized
 
 
-def _constants(builder: Builder, graph: Graph, node: Node, sources: list[Quant]) -> list[str]:
+def _constants(builder: Builder, graph: Graph, node: Node, sources: list[Quant], precision: Precision) -> list[str]:
     """The quantized constants of a layer, added to the builder."""
     if not node.op.weights:
         return []
@@ -88,20 +101,29 @@ def _constants(builder: Builder, graph: Graph, node: Node, sources: list[Quant])
     if axis is None:
         raise GraphError(f"{node.name} ({type(node.op).__name__}): has no integer meaning; run FoldNorms first")
     weight, bias = (graph.constants[n] for n in node.inputs[1:])
-    others = tuple(i for i in range(weight.ndim) if i != axis)
     # where all weights are tiny, a scale at which the bias still fits; half of 32 bits remain for the products
-    peak = np.maximum(np.abs(weight).max(axis=others), np.abs(bias) * (127 / (2.0**30 * sources[0].scale[0])))
-    taps = symmetric(peak, axis=axis)
-    accumulator = bias_code(sources[0], taps)
-    # a bias scale is a product of two float32 scales; float64 keeps the quotient exact enough for 32 bits
-    steps = np.rint(bias.astype(np.float64) / (sources[0].scale[0] * np.array(taps.scale)))
-    values = (_nearest(weight, taps), taps), (np.clip(steps, -(2**31), 2**31 - 1), accumulator)
+    least = np.abs(bias.astype(np.float64)) / (2.0**30 * sources[0].scale[0])
+    taps = weight_code(
+        weight,
+        precision.weights_of(node.name),
+        axis if precision.per_channel else None,
+        least=least if precision.per_channel else least.max(),
+        power_of_two=precision.power_of_two,
+    )
+    values = (weight_codes(weight, taps), taps), (bias_codes(bias, sources[0], taps), bias_code(sources[0], taps))
     # constants that several nodes read have a code for each of them
     names = (
         n if len(graph.users[n]) == 1 else f"{node.name}.{role}"
         for role, n in zip(node.op.weights, node.inputs[1:], strict=True)
     )
     return [builder.constant(name, value, quant) for name, (value, quant) in zip(names, values, strict=True)]
+
+
+def _coded(builder: Builder, graph: Graph, node: Node, code: Quant) -> str:
+    """The value of a `Constant` in its number code, added to the builder."""
+    (value,) = node.inputs
+    name = value if len(graph.users[value]) == 1 else f"{node.name}.value"
+    return builder.constant(name, code.encode(graph.constants[value]), code)
 
 
 def _agree(op: Op, sources: list[Quant], shapes: list[Shape]) -> bool:
@@ -111,11 +133,6 @@ def _agree(op: Op, sources: list[Quant], shapes: list[Shape]) -> bool:
     except GraphError:
         return False
     return True
-
-
-def _nearest(weight: Array, taps: Quant) -> Array:
-    """Weight codes, without the most negative one (TFLite specification: −127…127)."""
-    return np.maximum(taps.encode(weight), taps.lowest + 1)
 
 
 def _joined(graph: Graph, ranges: Ranges) -> Ranges:

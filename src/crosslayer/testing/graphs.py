@@ -12,7 +12,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.graph.operation import Op, Operand, Shape, TensorType
+from crosslayer.core.graph.operation import Op, Operand, Shape, TensorType, is_wide
 from crosslayer.core.graph.ops import (
     OPS,
     Activation,
@@ -20,6 +20,7 @@ from crosslayer.core.graph.ops import (
     AveragePool,
     BatchNorm,
     Concat,
+    Constant,
     Conv2d,
     Dense,
     DepthwiseConv2d,
@@ -33,9 +34,10 @@ from crosslayer.core.graph.ops import (
     Requantize,
     Reshape,
     Softmax,
+    Transpose,
     Windows,
 )
-from crosslayer.core.graph.ops.products import bias_code
+from crosslayer.core.graph.ops.products import bias_code, largest_sum
 from crosslayer.core.quant import Array, Quant, affine, symmetric
 from crosslayer.testing.chance import Chance
 
@@ -74,10 +76,10 @@ class Growth:
         """The number code of a value."""
         return self._codes[name]
 
-    def input(self, shape: Shape, *, coded: bool) -> str:
-        """The input, float32 or with a random number code."""
+    def input(self, shape: Shape, *, coded: bool, wide: bool = False) -> str:
+        """The input, float32 or with a random number code, of more than 8 bits if `wide`."""
         real = (self.chance.rng().normal(size=(_SAMPLES, *shape)) * 10.0 ** self.chance.integer(-1, 1)).astype("f4")
-        quant = self.fitting(real) if coded else None
+        quant = self.fitting(real, wide=wide) if coded else None
         return self._record(self._builder.input("x", shape, quant), real, quant)
 
     def apply(self, op: Op, *inputs: str, constants: Sequence[Array] = ()) -> str:
@@ -87,7 +89,7 @@ class Growth:
         """
         shapes = [*(self.shape(n) for n in inputs), *(c.shape for c in constants)]
         shape = op.infer(shapes)
-        if not _agree(op, [self._codes[n] for n in inputs], shapes):
+        if not _agree(op, [self._codes[n] for n in inputs], shapes) or len({self._wide(n) for n in inputs}) > 1:
             inputs = self._alike(inputs)
         codes = [self._codes[n] for n in inputs]
         stored = self._stored(op, codes, constants)
@@ -96,18 +98,36 @@ class Growth:
         quant = self._result_code(op, codes, shapes, real)
         if self.rounding is not None:
             operands = [Operand(type=TensorType(shape=self.shape(n), quant=self._codes[n])) for n in inputs]
+            result = TensorType(shape=shape, quant=quant)
+            _ = op.kernel_for([*(o.type for o in operands), result])
             operands += [Operand(type=TensorType(shape=v.shape, quant=q), value=v) for v, q in stored]
-            op.lower(operands, TensorType(shape=shape, quant=quant), self.rounding)
+            op.lower(operands, result, self.rounding)
         names = [self._constant(value, code) for value, code in stored]
         return self._record(self._builder.add(op, *inputs, *names, quant=quant), real, quant)
+
+    def fixed(self, shape: Shape) -> str:
+        """A constant of a shape."""
+        real = self.chance.rng().normal(size=shape).astype(np.float32)
+        quant = None if self._float else self.fitting(real)
+        name = self._constant(real if quant is None else quant.encode(real), quant)
+        return self._record(
+            self._builder.add(Constant(), name, quant=quant), np.broadcast_to(real, (_SAMPLES, *shape)), quant
+        )
 
     def graph(self, output: str) -> Graph:
         """The network that ends in a value."""
         return self._builder.graph(output)
 
-    def fitting(self, real: Array, *, floor: float = 0.0) -> Quant:
-        """A random code for values like these: mostly 8 bits, sometimes too narrow or too wide. It reaches `floor`."""
+    def fitting(self, real: Array, *, floor: float = 0.0, wide: bool = False) -> Quant:
+        """A random code for values like these: mostly 8 bits, sometimes too narrow or too wide. It reaches `floor`.
+
+        With `wide` 9…16 bits, mostly 16.
+        """
         peak = max(float(np.abs(real).max(initial=0.0)), floor, 1e-3)
+        if wide:
+            bits, stretch = self.chance.one_of((16, 16, 16, 12, 9)), self.chance.one_of((1.0, 1.2, 0.6))
+            code = symmetric(np.array([peak * stretch]), bits)
+            return replace(code, scale=(_power_above(code.scale[0]),)) if self._halves else code
         bits = self.chance.one_of((8, 8, 8, 8, 8, 7, 5, 4, 2))
         lowest, highest = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
         if self._halves:
@@ -140,9 +160,15 @@ class Growth:
         return y if len(shape) == 3 else self.apply(Reshape(shape=(*shape[:-1], out)), y)
 
     def partner(self, x: str) -> str:
-        """A value of the same shape as `x`: an older one, `x` itself, or a new one."""
+        """A value of the same shape as `x`: an older one, `x` itself, a constant, or a new one."""
+        if self.chance.rarely(8):
+            return self.fixed(self.shape(x))
         twins = [n for n in self.values if self.shape(n) == self.shape(x) and (self.code(n) is None) == self._float]
         return self.mixed(x) if self.chance.rarely(2) else self.chance.one_of(twins)
+
+    def _wide(self, name: str) -> bool:
+        code = self._codes[name]
+        return code is not None and is_wide(code)
 
     @property
     def _float(self) -> bool:
@@ -159,7 +185,8 @@ class Growth:
 
     def _alike(self, inputs: Sequence[str]) -> tuple[str, ...]:
         """The operands in one code."""
-        common = self.fitting(np.concatenate([self._samples[n].ravel() for n in inputs]))
+        wide = self.chance.one_of([self._wide(n) for n in inputs])
+        common = self.fitting(np.concatenate([self._samples[n].ravel() for n in inputs]), wide=wide)
         alike: list[str] = []
         for name in inputs:
             if self._codes[name] != common:
@@ -178,19 +205,25 @@ class Growth:
         weight, bias = constants
         shared = self.chance.rarely(4)
         others = None if shared else tuple(i for i in range(weight.ndim) if i != axis)
-        bits = self.chance.one_of((8, 8, 8, 6, 4, 2))
+        bits = self.chance.one_of((8, 8, 8, 4, 2, 1, 3, 5, 6, 7) + ((16, 12) if is_wide(source) else ()))
         taps = symmetric(np.abs(weight).max(axis=others), bits, None if shared else axis)
         if self._halves:
             taps = replace(taps, scale=tuple(_power_above(scale) for scale in taps.scale))
-        sums = bias_code(source, taps)
-        return [(np.maximum(taps.encode(weight), taps.lowest + 1), taps), (sums.encode(bias), sums)]
+        sums, codes = bias_code(source, taps), np.maximum(taps.encode(weight), -taps.highest)
+        if is_wide(source) and self.chance.rarely(3):
+            short = replace(sums, bits=32)
+            sums = short if largest_sum(source, codes, short.encode(bias), axis) < 2**31 else sums
+        return [(codes, taps), (sums.encode(bias), sums)]
 
     def _result_code(self, op: Op, codes: Codes, shapes: Sequence[Shape], real: Array) -> Quant | None:
         """The code that the operation forces, or one that fits its result and is not far finer than its operands'."""
         if self.rounding is None or isinstance(op, Dequantize):
             return None
         coarsest = max((code.scale[0] for code in codes if code is not None), default=0.0)
-        return op.code(codes, shapes) or self.fitting(real, floor=coarsest / 100)
+        wide = any(is_wide(code) for code in codes if code is not None)
+        if op.converts or isinstance(op, Quantize):
+            wide = self.chance.rarely(3)
+        return op.code(codes, shapes) or self.fitting(real, floor=coarsest * (3000 if wide else 0.01), wide=wide)
 
     def _window_side(self, size: int) -> tuple[int, int, int, int, int]:
         kernel, stride, dilation = (self.chance.integer(1, most) for most in (4, 3, 3))
@@ -278,6 +311,13 @@ def _reshape(growth: Growth, x: str) -> str:
     return growth.apply(Reshape(shape=growth.chance.one_of(shapes)), x)
 
 
+def _transpose(growth: Growth, x: str) -> str:
+    axes = tuple(growth.chance.rng().permutation(len(growth.shape(x))).tolist())
+    last = len(axes) - 1  # mostly the channels stay last, so that they can still be removed
+    kept = (*(axis for axis in axes if axis != last), last)
+    return growth.apply(Transpose(permutation=axes if growth.chance.rarely(3) else kept), x)
+
+
 def _combined(kind: type[Add] | type[Mul]) -> Apply:
     return lambda growth, x: growth.apply(kind(activation=_activation(growth)), x, growth.partner(x))
 
@@ -292,6 +332,7 @@ EXAMPLES: Mapping[type[Op], Example] = MappingProxyType(
         AveragePool: Example(_pool(AveragePool), 3),
         BatchNorm: Example(_batch_norm),
         Concat: Example(_concat),
+        Constant: Example(lambda growth, x: growth.fixed(growth.shape(x))),
         Conv2d: Example(_conv2d, 3),
         Dense: Example(_dense, 1),
         DepthwiseConv2d: Example(_depthwise, 3),
@@ -301,6 +342,7 @@ EXAMPLES: Mapping[type[Op], Example] = MappingProxyType(
         Mul: Example(_combined(Mul)),
         Pad: Example(_pad, 3),
         Reshape: Example(_reshape),
+        Transpose: Example(_transpose),
     }
 )
 """How to apply the operations that have attributes, constants or a rank. Any other one needs no row."""
@@ -320,13 +362,21 @@ def has_integers(op: type[Op]) -> bool:
     return bool(op.kernel) or op.is_view
 
 
-def operation_graph(chance: Chance, op: type[Op], rounding: Rounding | None) -> Graph:
-    """A network of one input that ends in `op`; before it only what gives it several different operands."""
+def has_wide_integers(op: type[Op]) -> bool:
+    """True if the operation has a meaning on codes of more than 8 bits."""
+    return bool(op.wide_kernel) or op.is_view
+
+
+def operation_graph(chance: Chance, op: type[Op], rounding: Rounding | None, *, wide: bool = False) -> Graph:
+    """A network of one input that ends in `op`; before it only what gives it several different operands.
+
+    With `wide` its input has a code of more than 8 bits.
+    """
     growth, row = Growth(chance, rounding), example(op)
     rank = row.rank or chance.integer(1, 3)
     high, wide, channels = chance.integer(1, 8), chance.integer(1, 8), chance.integer(1, 6)
     shape = {1: (channels * wide,), 2: (high * wide, channels), 3: (high, wide, channels)}[rank]
-    x = growth.input(shape, coded=rounding is not None and op is not Quantize)
+    x = growth.input(shape, coded=rounding is not None and op is not Quantize, wide=wide)
     return growth.graph(row.apply(growth, x))
 
 
@@ -343,11 +393,12 @@ def integer_graph(chance: Chance, rounding: Rounding) -> Graph:
 def _network(chance: Chance, rounding: Rounding | None) -> Graph:
     growth = Growth(chance, rounding)
     coded = rounding is not None and not chance.rarely(3)
-    x = growth.input((chance.integer(2, 7), chance.integer(2, 7), chance.integer(1, 4)), coded=coded)
+    shape = chance.integer(2, 7), chance.integer(2, 7), chance.integer(1, 4)
+    x = growth.input(shape, coded=coded, wide=chance.rarely(4))
     if rounding is not None and not coded:
         x = growth.apply(Quantize(), x)
     kinds = [op for op in OPS if op not in (Quantize, Dequantize) and (rounding is None or has_integers(op))]
-    kinds += [op for op in kinds if op in EXAMPLES and op not in (GlobalMean, Reshape)] * 2
+    kinds += [op for op in kinds if op in EXAMPLES and op not in (Constant, GlobalMean, Reshape, Transpose)] * 2
     if not chance.rarely(4):
         x = _conv2d(growth, x)
     for _ in range(chance.integer(1, 8)):

@@ -1,6 +1,7 @@
 """What every operation must do. For people who add one: `check_operation(MyOp)` in a test is all it takes."""
 
 import dataclasses
+import itertools
 import tempfile
 from functools import cache
 from importlib import resources
@@ -11,14 +12,14 @@ import numpy as np
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.graph import Graph, Node, verify
-from crosslayer.core.graph.operation import OUTPUT, Op, Slot
+from crosslayer.core.graph.operation import OUTPUT, Op, Slot, is_wide
 from crosslayer.core.graph.ops import OPS, Dequantize
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
 from crosslayer.testing.chance import Seeded
 from crosslayer.testing.compiler import compile_strictly
 from crosslayer.testing.executors import check_exact, check_executors, random_inputs
-from crosslayer.testing.graphs import has_integers, operation_graph
+from crosslayer.testing.graphs import has_integers, has_wide_integers, operation_graph
 
 _RULES = (
     "#define CL_RULE_FLOAT 0\n#define CL_DENSE_SINGLE 0\n",
@@ -26,6 +27,7 @@ _RULES = (
     "#define CL_RULE_FLOAT 1\n#define CL_DENSE_SINGLE 0\n",
 )
 _STEPS = 2.01  # how far an integer result may be from the real one, in steps of its code
+_WIDE_STEPS = 4.01  # in those of a code of more than 8 bits, which come from shorter factors and interpolated tables
 
 
 def check_operation(op: type[Op], *, graphs: int = 20, compiled: int = 1) -> None:
@@ -35,13 +37,14 @@ def check_operation(op: type[Op], *, graphs: int = 20, compiled: int = 1) -> Non
     of them as C too. The networks are the same each time.
     """
     check_declaration(op)
-    if op.kernel:
-        check_kernel(op.kernel)
+    for kernel in {op.kernel, op.wide_kernel} - {""}:
+        check_kernel(kernel)
     for seed in range(graphs):
         check_float(operation_graph(Seeded(seed), op, None), seed)
-    for rounding in Rounding if has_integers(op) else ():
-        for seed in range(graphs):
-            graph = operation_graph(Seeded(seed), op, rounding)
+    widths = (False, True) if has_wide_integers(op) else (False,)
+    for rounding, wide in itertools.product(Rounding if has_integers(op) else (), widths):
+        for seed in range(graphs // len(widths)):
+            graph = operation_graph(Seeded(seed), op, rounding, wide=wide)
             check_integers(graph, seed)
             if seed < compiled and op.kernel:
                 with tempfile.TemporaryDirectory() as scratch:
@@ -100,7 +103,7 @@ def check_integers(graph: Graph, seed: int) -> None:
     check_exact(graph, x)
     values = reference.trace(graph, x)
     inputs = [values[n] for n in graph.activations(node)]
-    result = node.op.integer(graph.lowered[node.name], *inputs)
+    result = reference.repeated(node.op.integer(graph.lowered[node.name], *inputs), len(x))
     assert result.shape == (len(x), *kind.shape), f"{node.op}: infers {list(kind.shape)}, computes {result.shape}"
     operands = [_real(graph, n, values[n] if n in values else graph.constants[n]) for n in node.inputs]
     with np.errstate(invalid="ignore", over="ignore"):  # the inputs hold infinities
@@ -112,7 +115,9 @@ def check_integers(graph: Graph, seed: int) -> None:
     assert low <= result.min() and result.max() <= high, f"{node.op}: gives codes outside {low}…{high}"
     steps = np.clip(expected.astype(np.float64) / kind.quant.scale[0] + kind.quant.zero[0], low, high)
     away = float(np.abs(result - steps).max())
-    assert away <= _STEPS, f"{node.op} under '{graph.rounding}': {away:.2f} steps away from the real result"
+    assert away <= (_WIDE_STEPS if is_wide(kind.quant) else _STEPS), (
+        f"{node.op} under '{graph.rounding}': {away:.2f} steps away from the real result"
+    )
 
 
 def check_ties(graph: Graph, node: Node) -> None:

@@ -59,6 +59,10 @@ class Builder:
         """The shape of a value written so far."""
         return self._types[name].shape
 
+    def code(self, name: str) -> Quant | None:
+        """The number code of a value written so far; None for float32."""
+        return self._types[name].quant
+
     def graph(self, *outputs: str) -> Graph:
         """The verified graph with the given outputs."""
         return verify(

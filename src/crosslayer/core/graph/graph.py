@@ -104,6 +104,10 @@ class Graph:
         """True if the node computes with or towards integers."""
         return any(self.types[n].quant is not None for n in (*self.activations(node), node.name))
 
+    def kernel(self, node: Node) -> str:
+        """The C kernel of an integral node, "" for a view. Raises `GraphError` if its codes have none."""
+        return node.op.kernel_for(self.types[n] for n in (*self.activations(node), node.name))
+
     @cached_property
     def lowered(self) -> Mapping[str, Params]:
         """The integer constants of each integral node. Raises `GraphError` naming the node that has no such meaning."""
@@ -111,8 +115,7 @@ class Graph:
         for node in self.nodes:
             if self.integral(node):
                 try:
-                    for name in (*self.activations(node), node.name):
-                        _check_code(self.types[name])
+                    _ = self.kernel(node)
                     params[node.name] = node.op.lower(self.operands(node), self.types[node.name], self.rounding)
                 except GraphError as error:
                     raise GraphError(f"{node.name} ({type(node.op).__name__}): {error}") from error
@@ -130,14 +133,6 @@ class Graph:
     def parameters(self) -> int:
         """Number of constant values."""
         return sum(value.size for value in self.constants.values())
-
-
-def _check_code(kind: TensorType) -> None:
-    """Raises `GraphError` for an activation that no kernel could read or write."""
-    if kind.quant is not None and kind.quant.bits > 8:
-        raise GraphError("has integer kernels for codes of at most 8 bits only")
-    if kind.quant is not None and kind.quant.axis is not None:
-        raise GraphError("takes and makes activations with one scale only; scales per channel are for weights")
 
 
 def verify(graph: Graph) -> Graph:

@@ -12,7 +12,18 @@ from crosslayer.core.fixed import Rescale, Rounding
 from crosslayer.core.quant import Array, Quant
 
 Shape = tuple[int, ...]
-Params = Mapping[str, int | float | Array | Rescale]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weights:
+    """Integer weights, one to an element, and how many bits each takes in flash."""
+
+    codes: Array
+    bits: int
+
+
+Params = Mapping[str, int | float | Array | Weights | Rescale]
 """The constants of an operation's integer arithmetic. Every executor computes from them, the C code included."""
 
 OUTPUT = -1
@@ -83,12 +94,16 @@ class Op(ABC):
 
     `operands` names what it is applied to; the ones in `weights` are constants. `kernel` names the C file and function
     of its integer meaning; an operation without one only renames bytes (`is_view`) or has no integer meaning.
+    `wide_kernel` is that for codes of more than 8 bits, which are stored as int16; it may be the same.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[tuple[str, ...]] = ()
     variadic: ClassVar[bool] = False
     kernel: ClassVar[str] = ""
+    wide_kernel: ClassVar[str] = ""
+    converts: ClassVar[bool] = False
+    """True if codes of up to 8 and of more bits may meet in it."""
     is_view: ClassVar[bool] = False
     channel_axis: ClassVar[int | None] = None
     """For a layer (x, weight, bias): which axis of the weight holds the output channels."""
@@ -99,11 +114,32 @@ class Op(ABC):
 
     @abstractmethod
     def real(self, xp: Any, *values: Any) -> Any:
-        """The result on float values with a leading batch axis; `xp` is NumPy or a namespace that works like it."""
+        """The result on float values with a leading batch axis; `xp` is NumPy or a namespace that works like it.
+
+        What is applied to no activation has a batch axis of 1, here and in `integer`; the executor repeats it.
+        """
 
     def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
         """The number code that the result must have, given those of the activations; None leaves it free."""
         return None
+
+    @final
+    def kernel_for(self, activations: Iterable[TensorType]) -> str:
+        """The kernel for a node's activations and result, "" for a view. Raises `GraphError` if there is none."""
+        codes = [kind.quant for kind in activations if kind.quant is not None]
+        for quant in codes:
+            if quant.axis is not None:
+                raise GraphError("takes and makes activations with one scale only; scales per channel are for weights")
+            if not 2 <= quant.bits <= 16:
+                raise GraphError(f"takes and makes activations of 2…16 bits, not {quant.bits}; 1 bit is for weights")
+            if quant.bits > 8 and any(quant.zero):
+                raise GraphError("activations of more than 8 bits must have zero 0 (TFLite int16 specification)")
+        widths = {is_wide(quant) for quant in codes}
+        if len(widths) > 1 and not self.converts:
+            raise GraphError("has codes of up to 8 and of more bits; put a Requantize between them")
+        if True in widths and not (self.wide_kernel or self.is_view):
+            raise GraphError("has no integer meaning for codes of more than 8 bits; give it a code of at most 8")
+        return self.wide_kernel if True in widths else self.kernel
 
     @abstractmethod
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
@@ -126,6 +162,11 @@ class Op(ABC):
         return ()
 
 
+def is_wide(quant: Quant) -> bool:
+    """True if codes are stored as int16."""
+    return quant.bits > 8
+
+
 def same_channels(inputs: int, output: Shape) -> Iterable[Tie]:
     """Ties of an operation that keeps channels apart: channel i of each input is channel i of the result."""
     return [tie((i, -1), (OUTPUT, -1), output[-1]) for i in range(inputs)]
@@ -141,6 +182,8 @@ def scalar(params: Params, name: str) -> int:
 def table(params: Params, name: str) -> Array:
     """An array parameter."""
     value = params[name]
+    if isinstance(value, Weights):
+        return value.codes
     assert isinstance(value, np.ndarray), name
     return value
 

@@ -20,25 +20,32 @@
 #define CL_NODE static
 #endif
 
-/* A positive real factor: a float, or a Q31 mantissa and a power of two (positive shifts left).
-   Dense layers that round once have a double. */
-#if CL_RULE_FLOAT
+/* A positive real factor: a float, a double, or a mantissa (Q31, or Q15) and a power of two (positive shifts left). */
 typedef struct {
     float factor;
-} cl_rescale;
-#else
+} cl_float;
+typedef struct {
+    double factor;
+} cl_double;
 typedef struct {
     int32_t mult;
     int32_t shift;
-} cl_rescale;
+} cl_fixed;
+
+/* That of int8 codes. Dense layers that round once have a double. */
+#if CL_RULE_FLOAT
+typedef cl_float cl_rescale;
+#else
+typedef cl_fixed cl_rescale;
 #endif
 #if CL_DENSE_SINGLE
-typedef struct {
-    double factor;
-} cl_rescale_dense;
+typedef cl_double cl_rescale_dense;
 #else
 typedef cl_rescale cl_rescale_dense;
 #endif
+
+/* How sums of int16 codes are rescaled. */
+enum { CL_DOUBLE, CL_SINGLE, CL_FLOAT, CL_REDUCED };
 
 /* v << n without undefined behaviour for negative v; wraps like int32. */
 static inline int32_t cl_left(int32_t v, int32_t n)
@@ -69,6 +76,90 @@ static inline int32_t cl_clamp(int32_t v, int32_t low, int32_t high)
     return v < low ? low : (v > high ? high : v);
 }
 
+/* A place in a table of weights of `bits` bits: int8, int16, or fewer than 8 bits each in a little-endian stream. */
+typedef struct {
+    const void *table;
+    int32_t first, bits;
+} cl_taps;
+
+static inline cl_taps cl_skip(cl_taps taps, int32_t n)
+{
+    if (taps.bits < 8) {
+        taps.first += n;
+    } else if (taps.bits == 8) {
+        taps.table = (const int8_t *)taps.table + n;
+    } else {
+        taps.table = (const int16_t *)taps.table + n;
+    }
+    return taps;
+}
+
+/* The i-th weight from a place on; in 1 bit -1 or +1. `bits` is a constant of the call: one branch is left. */
+static inline int32_t cl_tap(cl_taps taps, int32_t i)
+{
+    if (taps.bits == 8) {
+        return ((const int8_t *)taps.table)[i];
+    }
+    if (taps.bits > 8) {
+        return ((const int16_t *)taps.table)[i];
+    }
+    const uint32_t at = (uint32_t)(taps.first + i) * (uint32_t)taps.bits;
+    const uint8_t *byte = (const uint8_t *)taps.table + (at >> 3);
+    uint32_t code = byte[0];
+    if (8 % taps.bits != 0) { /* else no code lies across two bytes */
+        code |= (uint32_t)byte[1] << 8;
+    }
+    code >>= at & 7U;
+    return taps.bits == 1 ? (int32_t)(code & 1U) * 2 - 1 : (int32_t)(code << (32 - taps.bits)) >> (32 - taps.bits);
+}
+
+/* A sum of products of 32 bits each, kept in 32 bits where it fits; `bits` is a constant of the call. */
+typedef struct {
+    int64_t wide;
+    int32_t narrow, bits;
+} cl_sum;
+
+static inline cl_sum cl_start(const void *bias, int32_t i, int32_t bias_bits, int32_t bits)
+{
+    const int64_t first = bias_bits == 64 ? ((const int64_t *)bias)[i] : ((const int32_t *)bias)[i];
+    const cl_sum sum = {bits == 64 ? first : 0, bits == 64 ? 0 : (int32_t)first, bits};
+    return sum;
+}
+
+static inline cl_sum cl_add(cl_sum sum, int32_t product)
+{
+    if (sum.bits == 64) {
+        sum.wide += product;
+    } else {
+        sum.narrow += product;
+    }
+    return sum;
+}
+
+static inline int64_t cl_total(cl_sum sum)
+{
+    return sum.bits == 64 ? sum.wide : sum.narrow;
+}
+
+/* Code i of an array of int16 codes if `wide`, else of int8 codes; `wide` is a constant of the call. */
+static inline int32_t cl_code(const void *codes, int32_t i, int32_t wide)
+{
+    return wide ? ((const int16_t *)codes)[i] : ((const int8_t *)codes)[i];
+}
+
+/* Writes a code; returns the place after it. */
+static inline void *cl_put(void *codes, int32_t wide, int32_t code)
+{
+    if (wide) {
+        int16_t *place = codes;
+        *place = (int16_t)code;
+        return place + 1;
+    }
+    int8_t *place = codes;
+    *place = (int8_t)code;
+    return place + 1;
+}
+
 /* total / count, halves away from zero. */
 static inline int32_t cl_mean(int32_t total, int32_t count)
 {
@@ -96,6 +187,14 @@ static inline int32_t cl_round_even(float v)
     return whole + up - down;
 }
 
+/* acc times factor, rounded at 2^-31 and again after the shift. */
+static inline int32_t cl_scale_fixed(int32_t acc, cl_fixed r)
+{
+    const int32_t left = r.shift > 0 ? r.shift : 0;
+    const int32_t right = r.shift > 0 ? 0 : -r.shift;
+    return cl_divide(cl_high(cl_left(acc, left), r.mult), right);
+}
+
 #if CL_RULE_FLOAT
 /* acc times factor in float, nearest even. */
 static inline int32_t cl_scale(int32_t acc, cl_rescale r)
@@ -103,24 +202,44 @@ static inline int32_t cl_scale(int32_t acc, cl_rescale r)
     return cl_round_even((float)acc * r.factor);
 }
 #else
-/* acc times factor, rounded at 2^-31 and again after the shift. */
 static inline int32_t cl_scale(int32_t acc, cl_rescale r)
 {
-    const int32_t left = r.shift > 0 ? r.shift : 0;
-    const int32_t right = r.shift > 0 ? 0 : -r.shift;
-    return cl_divide(cl_high(cl_left(acc, left), r.mult), right);
+    return cl_scale_fixed(acc, r);
 }
 #endif
 
-#if CL_DENSE_SINGLE
-/* acc times factor in double, halves away from zero. */
-static inline int32_t cl_scale_dense(int32_t acc, cl_rescale_dense r)
+/* The nearest integer, halves away from zero, saturated far beyond any code. */
+static inline int32_t cl_round_double(double v)
 {
-    const double scaled = (double)acc * r.factor;
-    const double bounded = scaled < -1e6 ? -1e6 : (scaled > 1e6 ? 1e6 : scaled);
+    const double bounded = v < -1e6 ? -1e6 : (v > 1e6 ? 1e6 : v);
     const int32_t whole = (int32_t)bounded;
     const double rest = bounded - (double)whole;
     return whole + (rest >= 0.5 ? 1 : 0) - (rest <= -0.5 ? 1 : 0);
+}
+
+/* acc times factor, a Q15 mantissa, halves up, saturated; |acc| < 2^47. */
+static inline int32_t cl_scale_reduced(int64_t acc, cl_fixed r)
+{
+    const int64_t code = (acc * r.mult + ((int64_t)1 << (14 - r.shift))) >> (15 - r.shift);
+    return code < INT32_MIN ? INT32_MIN : (code > INT32_MAX ? INT32_MAX : (int32_t)code);
+}
+
+/* acc times the i-th factor of a table, by a rule that is a constant of the call; it has 32 bits under CL_DOUBLE. */
+static inline int32_t cl_scale_wide(int64_t acc, const void *factors, int32_t i, int32_t rule)
+{
+    if (rule == CL_REDUCED) {
+        return cl_scale_reduced(acc, ((const cl_fixed *)factors)[i]);
+    }
+    if (rule == CL_SINGLE) {
+        return cl_round_double((double)acc * ((const cl_double *)factors)[i].factor);
+    }
+    return cl_scale_fixed((int32_t)acc, ((const cl_fixed *)factors)[i]);
+}
+
+#if CL_DENSE_SINGLE
+static inline int32_t cl_scale_dense(int32_t acc, cl_rescale_dense r)
+{
+    return cl_round_double((double)acc * r.factor);
 }
 #else
 static inline int32_t cl_scale_dense(int32_t acc, cl_rescale_dense r)

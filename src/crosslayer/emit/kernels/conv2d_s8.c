@@ -1,18 +1,20 @@
 /* y = clamp(scale(b + sum (x - zero_in) w) + zero_out): grouped, strided, dilated, padded with zero_in.
-   x (in_h, in_w, in_c), weight (out_c, kernel_h, kernel_w, in_c / groups), y (out_h, out_w, out_c), not overlapping x. */
+   x (in_h, in_w, in_c), weight of `bits` bits (out_c, kernel_h, kernel_w, in_c / groups), y (out_h, out_w, out_c), not
+   overlapping x. */
 #include "arithmetic.h"
 
 struct conv2d_s8 {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, groups;
-    int32_t zero_in, zero_out, low, high, per_channel;
-    const int8_t *weight;
+    int32_t zero_in, zero_out, low, high, per_channel, bits;
+    const void *weight;
     const int32_t *bias;
     const cl_rescale *rescale;
 };
 
 CL_KERNEL void conv2d_s8(const struct conv2d_s8 *p, const int8_t *x, int8_t *y)
 {
+    const cl_taps weights = {p->weight, 0, p->bits};
     const int32_t depth = p->in_c / p->groups;
     const int32_t per_group = p->out_c / p->groups;
     const int32_t whole_rows = p->dilation_w == 1 && p->groups == 1;
@@ -32,13 +34,13 @@ CL_KERNEL void conv2d_s8(const struct conv2d_s8 *p, const int8_t *x, int8_t *y)
                 int32_t acc = p->bias[o];
                 for (int32_t ky = ky_from; ky < ky_to; ky++) {
                     const int8_t *row = x + (top + ky * p->dilation_h) * p->in_w * p->in_c + first;
-                    const int8_t *taps = p->weight + (o * p->kernel_h + ky) * p->kernel_w * depth;
+                    const cl_taps taps = cl_skip(weights, (o * p->kernel_h + ky) * p->kernel_w * depth);
                     for (int32_t run = 0; run < runs; run++) {
                         const int32_t kx = kx_from + run;
                         const int8_t *source = row + (left + kx * p->dilation_w) * p->in_c;
-                        const int8_t *tap = taps + kx * depth;
+                        const cl_taps tap = cl_skip(taps, kx * depth);
                         for (int32_t i = 0; i < length; i++) {
-                            acc += (source[i] - p->zero_in) * tap[i];
+                            acc += (source[i] - p->zero_in) * cl_tap(tap, i);
                         }
                     }
                 }

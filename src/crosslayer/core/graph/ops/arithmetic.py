@@ -15,6 +15,7 @@ from crosslayer.core.graph.operation import (
     Shape,
     TensorType,
     Tie,
+    is_wide,
     rescaler,
     same_channels,
     scalar,
@@ -23,7 +24,7 @@ from crosslayer.core.graph.ops.activation import Activation
 from crosslayer.core.graph.ops.products import conv_rule, finish
 from crosslayer.core.quant import Array
 
-_LEFT_SHIFT = 20  # TFLite `add.cc`: headroom for the two rescaled inputs of an int8 addition
+_HEADROOM, _WIDE_HEADROOM = 20, 15  # TFLite `add.cc`: left shifts of the inputs of an int8 and an int16 addition
 
 
 @final
@@ -33,6 +34,7 @@ class Add(Op):
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
     kernel: ClassVar[str] = "add_s8"
+    wide_kernel: ClassVar[str] = "add_s16"
 
     activation: Activation = Activation.NONE
 
@@ -48,11 +50,11 @@ class Add(Op):
         """Two factors to a common scale and one back (TFLite `add.cc`), or XNNPACK's two multipliers and a shift."""
         a, b, result = operands[0].code(), operands[1].code(), Operand(type=output).code()
         common: dict[str, Any] = {
-            **self.activation.bounds(result, conv_rule(rounding)),
+            **self.activation.bounds(result, conv_rule(rounding, result)),
             "count": output.size,
             "zero_out": result.zero[0],
         }
-        if rounding is Rounding.FLOAT:
+        if conv_rule(rounding, a, b, result) is Rule.FLOAT:
             factors = [np.float32(q.scale[0]) / np.float32(result.scale[0]) for q in (a, b)]
             shift = 20 - (int(np.frexp(max(factors))[1]) - 1)
             if not 1 <= shift <= 30:
@@ -69,13 +71,15 @@ class Add(Op):
                 "bias": (1 << (shift - 1)) - mult_a * a.zero[0] - mult_b * b.zero[0],
             }
         double = 2 * max(a.scale[0], b.scale[0])
+        headroom = _WIDE_HEADROOM if is_wide(result) else _HEADROOM
         return {
             **common,
+            "headroom": headroom,
             "zero_a": a.zero[0],
             "zero_b": b.zero[0],
             "rescale_a": rescale(np.array([a.scale[0] / double]), Rule.DOUBLE),
             "rescale_b": rescale(np.array([b.scale[0] / double]), Rule.DOUBLE),
-            "rescale": rescale(np.array([double / ((1 << _LEFT_SHIFT) * result.scale[0])]), Rule.DOUBLE),
+            "rescale": rescale(np.array([double / ((1 << headroom) * result.scale[0])]), Rule.DOUBLE),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:
@@ -85,8 +89,9 @@ class Add(Op):
             acc = scalar(params, "bias") + a * scalar(params, "mult_a") + b * scalar(params, "mult_b")
             total = (acc >> scalar(params, "shift")) + scalar(params, "zero_out")
             return np.clip(total, scalar(params, "low"), scalar(params, "high"))
-        left = rescaler(params, "rescale_a")((a - scalar(params, "zero_a")) << _LEFT_SHIFT)
-        right = rescaler(params, "rescale_b")((b - scalar(params, "zero_b")) << _LEFT_SHIFT)
+        headroom = scalar(params, "headroom")
+        left = rescaler(params, "rescale_a")((a - scalar(params, "zero_a")) << headroom)
+        right = rescaler(params, "rescale_b")((b - scalar(params, "zero_b")) << headroom)
         return finish(params, left + right)
 
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
@@ -101,6 +106,7 @@ class Mul(Op):
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
     kernel: ClassVar[str] = "mul_s8"
+    wide_kernel: ClassVar[str] = "mul_s16"
 
     activation: Activation = Activation.NONE
 
@@ -117,12 +123,12 @@ class Mul(Op):
         a, b, result = operands[0].code(), operands[1].code(), Operand(type=output).code()
         factor = np.float32(a.scale[0]) * np.float32(b.scale[0]) / np.float32(result.scale[0])
         return {
-            **self.activation.bounds(result, conv_rule(rounding)),
+            **self.activation.bounds(result, conv_rule(rounding, result)),
             "count": output.size,
             "zero_a": a.zero[0],
             "zero_b": b.zero[0],
             "zero_out": result.zero[0],
-            "rescale": rescale(np.array([factor]), conv_rule(rounding)),
+            "rescale": rescale(np.array([factor]), conv_rule(rounding, result)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:

@@ -21,6 +21,7 @@ class Conv2d(Convolution):
     """
 
     kernel: ClassVar[str] = "conv2d_s8"
+    wide_kernel: ClassVar[str] = "conv2d_s16"
     channel_axis: ClassVar[int | None] = 0
 
     groups: int = 1

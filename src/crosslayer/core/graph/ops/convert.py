@@ -8,7 +8,7 @@ import numpy as np
 
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding, rescale
-from crosslayer.core.graph.operation import Op, Operand, Params, Shape, TensorType, Tie, same_channels, scalar
+from crosslayer.core.graph.operation import Op, Operand, Params, Shape, TensorType, Tie, is_wide, same_channels, scalar
 from crosslayer.core.graph.ops.products import conv_rule, finish
 from crosslayer.core.quant import Array, Quant
 
@@ -18,7 +18,8 @@ from crosslayer.core.quant import Array, Quant
 class Quantize(Op):
     """Nearest code of a float32 value, halves away from zero."""
 
-    kernel: ClassVar[str] = "quantize_s8"
+    kernel: ClassVar[str] = "quantize"
+    wide_kernel: ClassVar[str] = "quantize"
 
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """That of the input."""
@@ -48,7 +49,8 @@ class Quantize(Op):
 class Dequantize(Op):
     """scale × (code − zero), float32."""
 
-    kernel: ClassVar[str] = "dequantize_s8"
+    kernel: ClassVar[str] = "dequantize"
+    wide_kernel: ClassVar[str] = "dequantize"
 
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """That of the input."""
@@ -77,6 +79,8 @@ class Requantize(Op):
     """The nearest value in another code."""
 
     kernel: ClassVar[str] = "requantize_s8"
+    wide_kernel: ClassVar[str] = "requantize_s16"
+    converts: ClassVar[bool] = True
 
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """That of the input."""
@@ -89,13 +93,15 @@ class Requantize(Op):
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
         """Zeros and the factor scale_x / scale_y."""
         source, result = operands[0].code(), Operand(type=output).code()
+        widths = {"wide_in": int(is_wide(source)), "wide_out": int(is_wide(result))}
         return {
+            **(widths if any(widths.values()) else {}),
             "count": output.size,
             "low": result.lowest,
             "high": result.highest,
             "zero_in": source.zero[0],
             "zero_out": result.zero[0],
-            "rescale": rescale(np.array([source.scale[0] / result.scale[0]]), conv_rule(rounding)),
+            "rescale": rescale(np.array([source.scale[0] / result.scale[0]]), conv_rule(rounding, source, result)),
         }
 
     def integer(self, params: Params, *codes: Array) -> Array:
@@ -108,10 +114,9 @@ class Requantize(Op):
 
 
 def scale_and_zero(quant: Quant) -> dict[str, int | float]:
-    """An 8-bit per-tensor code as parameters."""
-    if quant.bits > 8:
-        raise GraphError("has integer kernels for codes of at most 8 bits only")
-    return {"scale": quant.scale[0], "zero": quant.zero[0], "low": quant.lowest, "high": quant.highest}
+    """A per-tensor code as parameters."""
+    bounds = {"low": quant.lowest, "high": quant.highest}
+    return {"wide": int(is_wide(quant)), "scale": quant.scale[0], "zero": quant.zero[0], **bounds}
 
 
 def code_of(params: Params) -> Quant:

@@ -52,8 +52,9 @@ class Convolution(Op):
     @final
     def integer(self, params: Params, *codes: Array) -> Array:
         """Sums of (x − zero) · w + bias, rescaled."""
-        weight = table(params, "weight").astype(np.int32)
-        acc = self.correlate(codes[0].astype(np.int32) - scalar(params, "zero_in"), weight, 0)
+        kind = np.int64 if params.get("sum_bits") == 64 else np.int32
+        weight = table(params, "weight").astype(kind)
+        acc = self.correlate(codes[0].astype(kind) - kind(scalar(params, "zero_in")), weight, 0)
         return finish(params, acc + table(params, "bias"))
 
     @final

@@ -22,6 +22,7 @@ class Dense(Op):
     operands: ClassVar[tuple[str, ...]] = ("x", "weight", "bias")
     weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
     kernel: ClassVar[str] = "dense_s8"
+    wide_kernel: ClassVar[str] = "dense_s16"
     channel_axis: ClassVar[int | None] = 0
 
     activation: Activation = Activation.NONE

@@ -21,6 +21,7 @@ class DepthwiseConv2d(Convolution):
     """
 
     kernel: ClassVar[str] = "depthwise_s8"
+    wide_kernel: ClassVar[str] = "depthwise_s16"
     channel_axis: ClassVar[int | None] = 2
 
     multiplier: int = 1

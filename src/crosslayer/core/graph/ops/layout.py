@@ -72,7 +72,8 @@ class Reshape(Op):
 class Pad(Op):
     """x (h, w, c) with margins of real zeros: (top, bottom, left, right)."""
 
-    kernel: ClassVar[str] = "pad_s8"
+    kernel: ClassVar[str] = "pad"
+    wide_kernel: ClassVar[str] = "pad"
 
     margins: Margins
 
@@ -92,13 +93,13 @@ class Pad(Op):
         return self._pad(values[0], 0.0)
 
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """Sizes, margins and the code of zero."""
+        """Sizes, bytes of a pixel, margins and the byte that fills them: wide codes have zero 0."""
         top, _, left, _ = self.margins
         high, wide, channels = operands[0].type.shape
         return {
             "in_h": high,
             "in_w": wide,
-            "channels": channels,
+            "pixel": channels * operands[0].code().dtype.itemsize,
             "out_h": output.shape[0],
             "out_w": output.shape[1],
             "top": top,
@@ -126,7 +127,8 @@ class Concat(Op):
 
     operands: ClassVar[tuple[str, ...]] = ("parts",)
     variadic: ClassVar[bool] = True
-    kernel: ClassVar[str] = "concat_s8"
+    kernel: ClassVar[str] = "concat"
+    wide_kernel: ClassVar[str] = "concat"
 
     axis: int = -1
 
@@ -156,7 +158,7 @@ class Concat(Op):
         rank = len(output.shape)
         axis = self.axis % rank
         inner = math.prod(output.shape[axis + 1 :])
-        operands[0].code()
+        inner *= operands[0].code().dtype.itemsize
         return {
             "outer": math.prod(output.shape[:axis]),
             "parts": len(operands),

@@ -15,6 +15,7 @@ from crosslayer.core.graph.operation import (
     Shape,
     TensorType,
     Tie,
+    is_wide,
     same_channels,
     scalar,
 )
@@ -44,9 +45,9 @@ class Pool(Op):
 
     @final
     def lower(self, operands: Sequence[Operand], output: TensorType, rounding: Rounding) -> Params:
-        """The geometry."""
-        operands[0].code()
-        return self.windows.params(operands[0].type.shape, output.shape)
+        """The geometry, and whether codes are stored as int16."""
+        wide = int(is_wide(operands[0].code()))
+        return {**self.windows.params(operands[0].type.shape, output.shape), "wide": wide}
 
     @final
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
@@ -59,7 +60,8 @@ class Pool(Op):
 class MaxPool(Pool):
     """y[p, c] = max over the window of x[·, c]; padded places do not count."""
 
-    kernel: ClassVar[str] = "max_pool_s8"
+    kernel: ClassVar[str] = "max_pool"
+    wide_kernel: ClassVar[str] = "max_pool"
 
     def real(self, xp: Any, *values: Any) -> Any:
         """Largest value of each window."""
@@ -75,7 +77,8 @@ class MaxPool(Pool):
 class AveragePool(Pool):
     """y[p, c] = mean over the window of x[·, c]; padded places do not count. Integers round halves away from zero."""
 
-    kernel: ClassVar[str] = "average_pool_s8"
+    kernel: ClassVar[str] = "average_pool"
+    wide_kernel: ClassVar[str] = "average_pool"
 
     def real(self, xp: Any, *values: Any) -> Any:
         """Mean of each window."""
@@ -94,6 +97,7 @@ class GlobalMean(Op):
     """y[c] = mean over height and width of x[·, ·, c]."""
 
     kernel: ClassVar[str] = "global_mean_s8"
+    wide_kernel: ClassVar[str] = "global_mean_s16"
 
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """(c,)."""
@@ -110,9 +114,11 @@ class GlobalMean(Op):
         source, result = operands[0].code(), Operand(type=output).code()
         high, wide, channels = operands[0].type.shape
         sizes = {"pixels": high * wide, "channels": channels, "low": result.lowest, "high": result.highest}
+        if is_wide(source) and high * wide >= 2**16:
+            raise GraphError(f"its sums of {high * wide} values could grow past 32 bits; pool before it")
         if source.scale[0] / result.scale[0] >= 2.0**31:
             raise GraphError("the scale of the result is far too small; give it a larger one")
-        if rounding is Rounding.FLOAT:
+        if rounding is Rounding.FLOAT and not is_wide(source):
             factor = np.float32(source.scale[0]) / np.float32(result.scale[0]) / np.float32(high * wide)
             offset = np.float32(result.zero[0]) - np.float32(source.zero[0] * high * wide) * factor
             return {**sizes, "factor": float(factor), "offset": float(offset)}

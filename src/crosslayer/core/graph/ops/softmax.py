@@ -1,14 +1,27 @@
 """Softmax."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import numpy as np
 
 from crosslayer.core.errors import GraphError
-from crosslayer.core.fixed import Rounding, divide_by_power, doubling_high, split_factor
-from crosslayer.core.graph.operation import OUTPUT, Op, Operand, Params, Shape, Slot, TensorType, Tie, scalar, table
+from crosslayer.core.fixed import Rounding, Rule, divide_by_power, doubling_high, rescale, split_factor
+from crosslayer.core.graph.operation import (
+    OUTPUT,
+    Op,
+    Operand,
+    Params,
+    Shape,
+    Slot,
+    TensorType,
+    Tie,
+    is_wide,
+    rescaler,
+    scalar,
+    table,
+)
 from crosslayer.core.quant import Array, Quant
 
 _INTEGER_BITS = 5  # TFLite `reference/softmax.h`: kScaledDiffIntegerBits
@@ -22,17 +35,21 @@ class Softmax(Op):
     """y[i] = e^x[i] / Σ e^x over the last axis. In integers the result's code is scale 1/256, zero −128.
 
     The integer meaning is that of TFLite's reference kernel (gemmlowp fixed-point exponential and reciprocal); under
-    `Rounding.FLOAT` that of its optimised kernel (a float32 table of powers).
+    `Rounding.FLOAT` that of its optimised kernel (a float32 table of powers). For codes of more than 8 bits the result
+    has 16 bits, scale 1/32768, and comes from two interpolated tables under every rule.
     """
 
     kernel: ClassVar[str] = "softmax_s8"
+    wide_kernel: ClassVar[str] = "softmax_s16"
 
     def infer(self, shapes: Sequence[Shape]) -> Shape:
         """That of the input."""
         return shapes[0]
 
     def code(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> Quant | None:
-        """Scale 1/256, zero −128 (TFLite specification)."""
+        """Scale 1/256, zero −128, or for codes of more than 8 bits scale 1/32768, zero 0 (TFLite specification)."""
+        if codes[0] is not None and is_wide(codes[0]):
+            return Quant(bits=16, scale=(1 / 32768,))
         return None if codes[0] is None else Quant(bits=8, scale=(1 / 256,), zero=(-128,))
 
     def real(self, xp: Any, *values: Any) -> Any:
@@ -47,6 +64,8 @@ class Softmax(Op):
         Under `Rounding.FLOAT` e^(−scale·d) for the differences d = 0 … 255.
         """
         quant, depth = operands[0].code(), output.shape[-1]
+        if is_wide(quant):
+            return {"rows": output.size // depth, "depth": depth, **_wide_params(quant, depth)}
         if rounding is Rounding.FLOAT:
             steps = np.float32(quant.scale[0]) * np.arange(256, dtype=np.float32)
             powers = np.exp(-steps.astype(np.float64)).astype(np.float32)
@@ -63,6 +82,8 @@ class Softmax(Op):
         """TFLite `reference_ops::Softmax`, or `optimized_ops::Softmax` with a table."""
         x = codes[0].astype(np.int64)
         diff = x - x.max(axis=-1, keepdims=True)
+        if "rescale" in params:
+            return _wide_softmax(params, diff)
         if "powers" in params:
             return _table_softmax(table(params, "powers")[-diff])
         alive = diff >= scalar(params, "diff_min")
@@ -82,6 +103,61 @@ class Softmax(Op):
     def frozen(self) -> Iterable[Slot]:
         """Removing one class changes the shares of all others."""
         return ((0, -1), (OUTPUT, -1))
+
+
+def _wide_params(quant: Quant, depth: int) -> Params:
+    """Tables of e^−10…0 and of 1 / (1 + v) for v in 0…1, and what brings code differences to the first one's places
+    (TFLite `SoftmaxPrepare` for int16)."""
+    factor = quant.scale[0] / (10 / 65535)
+    if factor >= 2**15 or depth >= 2**16:
+        raise GraphError("takes codes of a scale of at most 5 and at most 65535 values; requantize or split it")
+    return {
+        "rescale": rescale(np.array([factor]), Rule.DOUBLE),
+        "powers": _interpolated(np.exp, 10 / 65535, 32767),
+        "reciprocals": _interpolated(lambda v: 1 / (1 + v), 1 / 65535, -32768),
+    }
+
+
+def _interpolated(function: Callable[[Array], Array], scale: float, zero: int) -> Array:
+    """513 values in Q15 of a function of int16 codes, 128 codes apart, for linear interpolation between them.
+
+    Each is moved by half the error that interpolation would make in the middle (TFLite `LUTPopulateInt16`).
+    """
+    codes = np.append(np.arange(512) * (65535 / 512), 65535.0) - 32768 - zero
+    step = scale * (65535 / 512)
+
+    def sampled(x: Array) -> Array:
+        return function(x) * 32768
+
+    places = scale * codes
+    here, after = _away(sampled(places[:-1])), sampled(places[:-1] + step)
+    error = _away((after + here) / 2) - _away(sampled(places[:-1] + step / 2))
+    values = np.append(here - _away(error / 2), _away(sampled(places[-1:])))
+    return np.clip(values, -32768, 32767).astype(np.int16)
+
+
+def _away(value: Array) -> Array:
+    """The nearest integer, halves away from zero."""
+    return np.trunc(value + np.copysign(0.5, value))
+
+
+def _looked_up(values: Array, code: Array) -> Array:
+    """The table's value at int16 codes (TFLite `LUTLookup`)."""
+    place, between = (code >> 7) + 256, code & 127
+    values = values.astype(np.int64)
+    return values[place] + (((values[place + 1] - values[place]) * between + 64) >> 7)
+
+
+def _wide_softmax(params: Params, diff: Array) -> Array:
+    """TFLite `reference_ops::SoftmaxInt16`."""
+    places = np.clip(rescaler(params)(diff) + 32767, -32768, 32767)
+    powers = _looked_up(table(params, "powers"), places)
+    total = powers.sum(axis=-1, keepdims=True)
+    headroom = 31 - _bit_length(total)
+    places = (((total << headroom) + (1 << 13)) >> 14) - (1 << 15) - (1 << 16)
+    reciprocal = _looked_up(table(params, "reciprocals"), np.clip(places, -32768, 32767))
+    right = 30 - headroom
+    return np.clip((powers * reciprocal + (np.int64(1) << (right - 1))) >> right, 0, 32767)
 
 
 def _table_softmax(powers: Array) -> Array:

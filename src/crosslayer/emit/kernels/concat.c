@@ -2,18 +2,19 @@
    No x overlaps y. */
 #include "arithmetic.h"
 
-struct concat_s8 {
+struct concat {
     int32_t outer, parts;
     const int32_t *runs;
 };
 
-CL_KERNEL void concat_s8(const struct concat_s8 *p, const int8_t *const *x, int8_t *y)
+CL_KERNEL void concat(const struct concat *p, const void *const *x, void *y)
 {
+    int8_t *to = y;
     for (int32_t i = 0; i < p->outer; i++) {
         for (int32_t part = 0; part < p->parts; part++) {
-            const int8_t *source = x[part] + i * p->runs[part];
+            const int8_t *source = (const int8_t *)x[part] + i * p->runs[part];
             for (int32_t j = 0; j < p->runs[part]; j++) {
-                *y++ = source[j];
+                *to++ = source[j];
             }
         }
     }

@@ -2,12 +2,12 @@
    x (in_h, in_w, in_c), y (out_h, out_w, in_c), not overlapping x; no window lies wholly in the padding. */
 #include "arithmetic.h"
 
-struct average_pool_s8 {
+struct average_pool {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, wide;
 };
 
-CL_KERNEL void average_pool_s8(const struct average_pool_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void average_pool(const struct average_pool *p, const void *x, void *y)
 {
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         const int32_t top = oy * p->stride_h - p->pad_top;
@@ -22,11 +22,11 @@ CL_KERNEL void average_pool_s8(const struct average_pool_s8 *p, const int8_t *x,
                 for (int32_t ky = ky_from; ky < ky_to; ky++) {
                     for (int32_t kx = kx_from; kx < kx_to; kx++) {
                         const int32_t pixel = (top + ky * p->dilation_h) * p->in_w + left + kx * p->dilation_w;
-                        const int32_t value = x[pixel * p->in_c + c];
+                        const int32_t value = cl_code(x, pixel * p->in_c + c, p->wide);
                         total += value;
                     }
                 }
-                *y++ = (int8_t)cl_mean(total, (ky_to - ky_from) * (kx_to - kx_from));
+                y = cl_put(y, p->wide, cl_mean(total, (ky_to - ky_from) * (kx_to - kx_from)));
             }
         }
     }

@@ -2,12 +2,12 @@
    x (in_h, in_w, in_c), y (out_h, out_w, in_c), not overlapping x; no window lies wholly in the padding. */
 #include "arithmetic.h"
 
-struct max_pool_s8 {
+struct max_pool {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, wide;
 };
 
-CL_KERNEL void max_pool_s8(const struct max_pool_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void max_pool(const struct max_pool *p, const void *x, void *y)
 {
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         const int32_t top = oy * p->stride_h - p->pad_top;
@@ -18,15 +18,15 @@ CL_KERNEL void max_pool_s8(const struct max_pool_s8 *p, const int8_t *x, int8_t 
             const int32_t kx_from = cl_from(left, p->dilation_w);
             const int32_t kx_to = cl_to(left, p->dilation_w, p->in_w, p->kernel_w);
             for (int32_t c = 0; c < p->in_c; c++) {
-                int32_t best = INT8_MIN;
+                int32_t best = p->wide ? INT16_MIN : INT8_MIN;
                 for (int32_t ky = ky_from; ky < ky_to; ky++) {
                     for (int32_t kx = kx_from; kx < kx_to; kx++) {
                         const int32_t pixel = (top + ky * p->dilation_h) * p->in_w + left + kx * p->dilation_w;
-                        const int32_t value = x[pixel * p->in_c + c];
+                        const int32_t value = cl_code(x, pixel * p->in_c + c, p->wide);
                         best = value > best ? value : best;
                     }
                 }
-                *y++ = (int8_t)best;
+                y = cl_put(y, p->wide, best);
             }
         }
     }

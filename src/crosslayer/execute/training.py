@@ -1,0 +1,32 @@
+"""How to train. Needs no PyTorch, so that a stage can say it."""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from crosslayer.core.stage import check_parameters
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How to train: Adam (Kingma & Ba 2015) with decoupled weight decay and a cosine schedule from `rate` to 0.
+
+    `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 2e-3
+    decay: float = 1e-4
+    shift: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            (self.epochs >= 0, "epochs must be at least 0"),
+            (self.batch >= 1, "batch must be at least 1"),
+            (0 < self.rate < math.inf, "rate must be a finite number above 0"),
+            (0 <= self.decay < math.inf, "decay must be a finite number of at least 0"),
+            (self.shift >= 0, "shift must be at least 0"),
+        )

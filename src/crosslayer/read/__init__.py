@@ -1,0 +1,1 @@
+"""Networks from files of other frameworks; every problem of a file is told at once."""
