@@ -148,8 +148,10 @@ def _operator(graph: Graph, node: Node) -> tuple[int, int, Any]:
             code = codes.MAX_POOL_2D if isinstance(op, MaxPool) else codes.AVERAGE_POOL_2D
             return code, 2, _place(options, op.windows, shape)
         case Add():
-            return codes.ADD, 2, schema.AddOptionsT(
-                fusedActivationFunction=_ACTIVATIONS[op.activation], potScaleInt16=False
+            return (
+                codes.ADD,
+                2,
+                schema.AddOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation], potScaleInt16=False),
             )
         case Mul():
             return codes.MUL, 2, schema.MulOptionsT(fusedActivationFunction=_ACTIVATIONS[op.activation])

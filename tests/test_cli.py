@@ -21,7 +21,19 @@ from crosslayer.networks.zoo import NETWORKS
 from crosslayer.study import STAGES
 from datasets_server import serving
 
-COMMANDS = ("run", "inspect", "verify", "emulate", "report", "targets", "datasets", "networks", "stages")
+COMMANDS = (
+    "run",
+    "inspect",
+    "convert",
+    "quantize",
+    "verify",
+    "emulate",
+    "report",
+    "targets",
+    "datasets",
+    "networks",
+    "stages",
+)
 SCORES = {
     "accuracy_float": ("1", "higher", "measured"),
     "accuracy": ("1", "higher", "measured"),

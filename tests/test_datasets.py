@@ -18,7 +18,20 @@ from PIL import Image
 
 from crosslayer.core.dataset import Dataset, Split
 from crosslayer.core.errors import DataError, ToolError
-from crosslayer.datasets import catalog, cifar, digits, download, idx, image_folder, labels, npz, parts, places, table
+from crosslayer.datasets import (
+    catalog,
+    cifar,
+    digits,
+    download,
+    idx,
+    image_folder,
+    labels,
+    npz,
+    parts,
+    places,
+    speech,
+    table,
+)
 from datasets_samples import (
     idx_bytes,
     random_bytes,
@@ -555,7 +568,7 @@ def test_a_pickle_in_an_npz_is_never_run(tmp_path: Path) -> None:
 
 def test_the_catalogue_lists_each_set_once_with_licence_and_citation() -> None:
     names = [source.name for source in catalog.catalog()]
-    assert names == ["digits", "mnist", "fashion-mnist", "cifar10"]
+    assert names == ["digits", "mnist", "fashion-mnist", "cifar10", "kws12"]
     assert all(source.title and source.licence and source.citation for source in catalog.catalog())
 
 
@@ -587,8 +600,8 @@ def test_an_absent_set_says_where_it_was_looked_for_and_how_to_get_it(
     with pytest.raises(DataError) as caught:
         catalog.load("mnist")
     assert str(caught.value) == (
-        f"mnist: not found. Looked in {tmp_path}/mnist (lacks {LABELS}[.gz]); {cache}/mnist (no such folder). "
-        "`crosslayer datasets get mnist` fetches it, or let CROSSLAYER_DATA name the folder that holds mnist/"
+        f"mnist: not found. Looked in {tmp_path}/mnist (lacks {LABELS}[.gz]); {cache}/mnist (no such folder); "
+        "`crosslayer datasets get mnist` fetches it"
     )
 
 
@@ -614,7 +627,7 @@ def test_an_unreadable_search_folder_is_a_data_error(monkeypatch: pytest.MonkeyP
 
 def test_damage_of_a_known_set_names_the_command_that_replaces_it(cache: Path) -> None:
     (write_idx_set(cache / "mnist") / f"{IMAGES}.gz").write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{IMAGES}\.gz: is no idx .*remove this one and run `crosslayer datasets get"):
+    with pytest.raises(DataError, match=rf"{IMAGES}\.gz: is no idx .*remove this one; `crosslayer datasets get"):
         catalog.load("mnist")
 
 
@@ -812,10 +825,35 @@ def test_a_bundled_set_needs_no_download() -> None:
         download.get("digits")
 
 
+def test_a_set_that_nobody_serves_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path))
+    with pytest.raises(DataError, match=r"kws12: cannot be fetched; let CROSSLAYER_DATA name .* speech_commands/"):
+        download.get("kws12")
+    with pytest.raises(DataError, match=r"kws12: not found\. .* let CROSSLAYER_DATA name"):
+        catalog.load("kws12")
+
+
+@pytest.mark.parametrize("change", ["short", "missing", "wild"])
+def test_damaged_speech_features_are_refused(change: str, tmp_path: Path) -> None:
+    arrays = {
+        "logmel": np.zeros((3, 4, 5), np.uint8),
+        "scale": np.float32(0.1),
+        "offset": np.float32(-1),
+        "label": np.array([0, 1, 9 if change == "wild" else 1], np.uint8)[: 2 if change == "short" else 3],
+        "split": np.array([0, 0, 1], np.uint8),
+        "classes": np.array(["a", "b"]),
+    }
+    if change == "missing":
+        del arrays["offset"]
+    np.savez(tmp_path / speech.FILE, **arrays)
+    with pytest.raises(DataError, match="lacks offset" if change == "missing" else "do not fit one another"):
+        speech.read(tmp_path)
+
+
 def test_every_stored_set_can_be_fetched_and_every_bundled_one_needs_not() -> None:
     for source in catalog.SOURCES:
         files = download.downloads(source.name)
-        assert bool(files) == isinstance(source.origin, catalog.Stored)
+        assert bool(files) == (isinstance(source.origin, catalog.Stored) and source.origin.public)
         for file in files:
             assert file.url.startswith(("https://", "http://"))
             assert file.url.endswith(f"/{file.name}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosslayer.core.design import Design
+from crosslayer.core.design import Design, weight_bytes
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
@@ -34,11 +34,13 @@ from crosslayer.core.graph.ops import (
     Softmax,
     Windows,
 )
+from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Array, Quant
 from crosslayer.core.target import Core
 from crosslayer.emit.firmware import emit
 from crosslayer.emit.literals import number
 from crosslayer.execute import reference
+from crosslayer.execute.emulate import Image
 from crosslayer.execute.native import Native
 from crosslayer.execute.toolchain import machine
 from crosslayer.hardware.catalogue import load_target
@@ -200,6 +202,27 @@ def test_an_evil_name_is_harmless(tmp_path: Path) -> None:
     assert Native.build(folder).run(codes).tobytes() == reference.run(graph, codes).tobytes()
     assert {p.name for p in tmp_path.rglob("*")} & {"passwd"} == set()
     assert (folder / "model.c").read_text().isascii()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])
+def test_weights_of_few_bits_are_packed(bits: int, tmp_path: Path) -> None:
+    """What ships is what `weight_bytes` says, and the flash of a linked firmware shows it."""
+    source, taps = Quant(bits=8 if bits <= 8 else 16, scale=(0.05,)), Quant(bits=bits, scale=(0.1,))
+    weight = np.random.default_rng(0).choice(np.array([-taps.highest, taps.highest]), (30, 101))
+    b = Builder()
+    w = b.constant("w", weight, taps)
+    c = b.constant("c", np.zeros(30), replace(bias_code(source, taps), bits=32))
+    graph = b.graph(b.add(Dense(), b.input("x", (101,), source), w, c, quant=replace(source, scale=(50.0,))))
+    folder = written(graph, tmp_path)
+    text = (folder / "model.c").read_text()
+    shipped = re.search(r"static const (u?int8_t|int16_t) \w+_weight\[] = \{([^}]*)}", text)
+    assert shipped
+    count = shipped[2].count(",") * (2 if shipped[1] == "int16_t" else 1)
+    assert count == weight_bytes(graph) - 4 * 30
+    assert count == {1: 379, 2: 758, 3: 1138, 4: 1515, 5: 1895, 6: 2274, 7: 2653, 8: 3030}.get(bits, 6060)
+    assert 0 < Image.link(folder, Core.CORTEX_M4).flash_bytes - weight_bytes(graph) < 900  # the code
+    x = random_inputs(graph, Seeded(0), 20)
+    assert Native.build(folder).run(x).tobytes() == reference.run(graph, x).tobytes()
 
 
 def test_two_arenas_are_two_inferences(tmp_path: Path) -> None:

@@ -36,12 +36,14 @@ from crosslayer.core.graph.ops import (
     Dense,
     DepthwiseConv2d,
     GlobalMean,
+    LeakyRelu,
     MaxPool,
     Mul,
     Pad,
     Requantize,
     Reshape,
     Softmax,
+    Tanh,
     Windows,
 )
 from crosslayer.core.graph.ops.windows import same
@@ -49,7 +51,7 @@ from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import reference
 from crosslayer.testing.chance import Chance, Seeded, grown
 from crosslayer.testing.executors import check_exact, check_executors, random_inputs
-from crosslayer.testing.graphs import has_integers, operation_graph
+from crosslayer.testing.graphs import has_integers, has_wide_integers, operation_graph
 from crosslayer.testing.operations import check_operation
 
 INTEGER_OPS = [op for op in OPS if has_integers(op)]
@@ -146,15 +148,59 @@ def test_an_operation_without_integers_says_what_to_do(op: type[Op]) -> None:
 @pytest.mark.parametrize("op", INTEGER_OPS)
 def test_codes_that_no_kernel_reads_are_refused(op: type[Op]) -> None:
     graph = operation_graph(Seeded(0), op, Rounding.DOUBLE)
-    wide = Quant(bits=16, scale=(1.0,))
-    channels = Quant(bits=8, scale=(1.0, 2.0), axis=0)
-    for code, complaint in ((wide, "at most 8 bits"), (channels, "one scale only")):
+    codes: list[tuple[Quant, str]] = [
+        (Quant(bits=8, scale=(1.0, 2.0), axis=0), "one scale only"),
+        (Quant(bits=1, scale=(1.0,)), "activations of 2…16 bits, not 1"),
+        (Quant(bits=32, scale=(1.0,)), "activations of 2…16 bits, not 32"),
+        (Quant(bits=16, scale=(1.0,), zero=(3,)), "more than 8 bits must have zero 0"),
+    ]
+    if not has_wide_integers(op):
+        codes.append((Quant(bits=16, scale=(1.0,)), "no integer meaning for codes of more than 8 bits"))
+    for code, complaint in codes:
         types = {
             name: kind if kind.quant is None or name in graph.constants else replace(kind, quant=code)
             for name, kind in graph.types.items()
         }
         with pytest.raises(GraphError, match=complaint):
             _ = replace(graph, types=types).lowered
+
+
+def dense(
+    *, source: Quant, taps: Quant, bias_bits: int, weight: int = 1, inputs: int = 4, result: Quant | None = None
+) -> Graph:
+    b = Builder()
+    w = b.constant("w", np.full((1, inputs), weight), taps)
+    c = b.constant("c", np.zeros(1), Quant(bits=bias_bits, scale=(1.0,)))
+    return b.graph(b.add(Dense(), b.input("x", (inputs,), source), w, c, quant=result or source))
+
+
+def unary(op: Op, source: Quant, result: Quant, shape: tuple[int, ...] = (2,)) -> Graph:
+    b = Builder()
+    return b.graph(b.add(op, b.input("x", shape, source), quant=result))
+
+
+BYTE, WORD, SHARE = Quant(bits=8, scale=(1.0,)), Quant(bits=16, scale=(1.0,)), Quant(bits=16, scale=(1 / 32768,))
+NO_CODES: list[tuple[Graph, str]] = [
+    (dense(source=BYTE, taps=Quant(bits=1, scale=(1.0,)), bias_bits=32, weight=0), "1 bits must be −1 and \\+1"),
+    (dense(source=BYTE, taps=Quant(bits=3, scale=(1.0,)), bias_bits=32, weight=4), "3 bits must be -4…3; encode them"),
+    (dense(source=BYTE, taps=WORD, bias_bits=32), "weights of up to 8 bits, and up to 16 where"),
+    (dense(source=BYTE, taps=BYTE, bias_bits=64), "the bias must have 32 bits, not 64"),
+    (dense(source=WORD, taps=BYTE, bias_bits=16), "the bias must have 32 bits or 64, not 16"),
+    (dense(source=WORD, taps=BYTE, bias_bits=32, weight=127, inputs=517), "sums could grow past 32 bits"),
+    (dense(source=WORD, taps=WORD, bias_bits=64, weight=2**15 - 1, inputs=2**17 + 9), "sums could grow past 48 bits"),
+    (dense(source=WORD, taps=BYTE, bias_bits=64, result=SHARE), "scale of the result is too small"),
+    (dense(source=WORD, taps=BYTE, bias_bits=64, result=BYTE), "put a Requantize between them"),
+    (unary(GlobalMean(), WORD, WORD, (256, 256, 1)), "sums of 65536 values could grow past 32 bits"),
+    (unary(LeakyRelu(slope=-0.5), WORD, WORD), "a falling slope has no integer meaning"),
+    (unary(Softmax(), Quant(bits=16, scale=(6.0,)), SHARE), "a scale of at most 5 and at most 65535 values"),
+    (unary(Tanh(), Quant(bits=16, scale=(6.0,)), SHARE), "too large: at most 5"),
+]
+
+
+@pytest.mark.parametrize(("graph", "complaint"), NO_CODES)
+def test_codes_that_an_operation_cannot_compute_are_refused(graph: Graph, complaint: str) -> None:
+    with pytest.raises(GraphError, match=complaint):
+        _ = graph.lowered
 
 
 REFUSED = [

@@ -23,6 +23,7 @@ from crosslayer.testing.executors import check_exact, check_executors, random_in
 from crosslayer.testing.graphs import EXAMPLES, float_graph, has_integers, integer_graph, operation_graph
 
 KERNEL_OPS = [op for op in OPS if op.kernel]
+WIDTHS = [(op, wide) for op in KERNEL_OPS for wide in (False, True) if op.wide_kernel or not wide]
 
 
 @pytest.fixture
@@ -105,10 +106,10 @@ def test_every_core_is_the_judge(rounding: Rounding, core: Core, tmp_path: Path)
     check_executors(graph, tmp_path / "firmware", random_inputs(graph, Seeded(0), 8), cores=[core], emulated=8)
 
 
-@pytest.mark.parametrize("op", KERNEL_OPS)
-def test_the_sanitizers_find_nothing(op: type[Op], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("op", "wide"), WIDTHS)
+def test_the_sanitizers_find_nothing(op: type[Op], wide: bool, tmp_path: Path) -> None:
     rounding = tuple(Rounding)[KERNEL_OPS.index(op) % 3]
-    graph = operation_graph(Seeded(11), op, rounding)
+    graph = operation_graph(Seeded(11), op, rounding, wide=wide)
     x = random_inputs(graph, Seeded(12), 64)
     found = self_test(write_firmware(graph, tmp_path / "firmware", x[:1]), x)
     assert found.outputs.tobytes() == reference.run(graph, x).tobytes()
@@ -132,6 +133,12 @@ def test_random_networks_hold_every_operation() -> None:
     assert min(sizes) <= 2
     assert max(sizes) >= 12
     assert any(len(graph.users[node.name]) > 1 for graph in whole for node in graph.nodes)
+    layers = [(graph, n) for graph in whole for n in graph.nodes if n.op.channel_axis is not None]
+    bits = {tuple(code.bits for o in graph.operands(n) if (code := o.type.quant) is not None) for graph, n in layers}
+    assert {weight for activation, weight, _ in bits if activation <= 8} == set(range(1, 9))
+    assert {(activation > 8, bias) for activation, _, bias in bits} == {(False, 32), (True, 32), (True, 64)}
+    assert any(activation <= 4 for activation, _, _ in bits)
+    assert any(weight > 8 for _, weight, _ in bits)
 
 
 @pytest.mark.slow
@@ -154,10 +161,10 @@ def test_every_core_is_the_judge_for_dozens_of_networks(core: Core, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("op", KERNEL_OPS)
-def test_the_sanitizers_find_nothing_in_many_networks(op: type[Op], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("op", "wide"), WIDTHS)
+def test_the_sanitizers_find_nothing_in_many_networks(op: type[Op], wide: bool, tmp_path: Path) -> None:
     for seed in range(12):
-        graph = operation_graph(Seeded(seed, 4), op, tuple(Rounding)[seed % 3])
+        graph = operation_graph(Seeded(seed, 4), op, tuple(Rounding)[seed % 3], wide=wide)
         x = random_inputs(graph, Seeded(seed), 200)
         found = self_test(write_firmware(graph, tmp_path / "firmware", x[:1]), x)
         assert found.outputs.tobytes() == reference.run(graph, x).tobytes()

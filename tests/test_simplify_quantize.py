@@ -36,6 +36,7 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.quant import Array, Quant
 from crosslayer.core.stage import Stage
 from crosslayer.execute import exact, reference
+from crosslayer.execute.training import Training
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
@@ -43,6 +44,10 @@ from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.cost import Cost
 from crosslayer.quantize.affine import QuantizeAffine, quantize
+from crosslayer.quantize.aware import QuantizeAware
+from crosslayer.quantize.equalize import Equalize
+from crosslayer.quantize.precision import Bits, Precision
+from crosslayer.quantize.ranges import RangeRule
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.study import STAGES
@@ -305,6 +310,9 @@ def whole_design() -> Design:
     return QuantizeAffine(samples=16)(simplified(), small_bench())
 
 
+AFFINE = QuantizeAffine(
+    samples=16, precision=Precision(weights=4, activations=6, layers={"stem": Bits(weights=8, activations=8)})
+)
 PROMISES: list[tuple[Stage, Any]] = [
     (Train(epochs=1, batch=32, shift=1, flip=True), lambda: fresh("lenet5")),
     (FineTune(epochs=1, batch=32), lambda: fresh("lenet5")),
@@ -313,6 +321,9 @@ PROMISES: list[tuple[Stage, Any]] = [
     (FoldNorms(), fresh),
     (FuseActivations(), fresh),
     *((QuantizeAffine(samples=16, rounding=rounding), simplified) for rounding in Rounding),
+    (QuantizeAffine(samples=16, ranges=RangeRule.MSE, learn_rounding=True, correct_biases=True), simplified),
+    (Equalize(), simplified),
+    (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1)), simplified),
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
 ]

@@ -14,8 +14,6 @@ import torch
 from hypothesis import given, settings
 
 from crosslayer.core.dataset import Split
-from crosslayer.core.errors import GraphError
-from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Op
@@ -27,16 +25,13 @@ from crosslayer.core.graph.ops import (
     Conv2d,
     Dense,
     DepthwiseConv2d,
-    Softmax,
     Windows,
 )
 from crosslayer.core.quant import Array
-from crosslayer.execute import exact, reference
-from crosslayer.execute.torch import FakeQuantized, Training, fit, from_torch, run, to_torch
+from crosslayer.execute import reference
+from crosslayer.execute.torch import filters, fit, from_torch, linear, linear_gradients, run, to_torch
+from crosslayer.execute.training import Training
 from crosslayer.networks.zoo import NETWORKS, network
-from crosslayer.quantize.affine import quantize
-from crosslayer.simplify.activations import fuse_activations
-from crosslayer.simplify.norms import fold_norms
 from crosslayer.testing.chance import Seeded, grown
 from crosslayer.testing.datasets import small_dataset
 from crosslayer.testing.graphs import float_graph, operation_graph
@@ -105,6 +100,29 @@ def test_single_channels_are_read_in_the_right_layout(kind: type[Any]) -> None:
         graph = b.graph(b.add(op, b.input("x", (high, wide, 1)), *names))
         x = real_inputs(graph)
         assert_close(run(graph, x), reference.run(graph, x))
+
+
+@pytest.mark.parametrize("kind", [Conv2d, DepthwiseConv2d, Dense])
+def test_the_gradients_of_a_layer_are_those_of_pytorch(kind: type[Any]) -> None:
+    for seed in range(40):
+        graph = operation_graph(Seeded(seed), kind, None)
+        node = graph.nodes[-1]
+        rng = np.random.default_rng(seed)
+        x, weight, bias = (
+            torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+            for shape in ((3, *graph.types[node.inputs[0]].shape), *(graph.types[n].shape for n in node.inputs[1:]))
+        )
+        operands = [x.requires_grad_(), filters(node.op, weight).detach().requires_grad_(), bias.requires_grad_()]
+        y = linear(node.op, *operands)
+        grad = torch.from_numpy(rng.normal(size=tuple(y.shape)).astype(np.float32))
+        y.backward(grad)
+        with torch.no_grad():
+            found = linear_gradients(node.op, grad, *operands[:2], needs_x=True)
+            assert linear_gradients(node.op, grad, *operands[:2], needs_x=False)[0] is None
+        for gradient, operand in zip(found, operands, strict=True):
+            assert gradient is not None
+            assert operand.grad is not None
+            assert_close(gradient.numpy(), operand.grad.numpy())
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -256,75 +274,6 @@ def test_an_autoencoder_learns_to_give_back_its_input() -> None:
 def test_a_set_smaller_than_a_batch_is_one_step() -> None:
     few = DATA.take(slice(0, 5))
     assert fit(small_network(), few, Training(epochs=1, batch=128), seed=0, progress=quietly) != small_network()
-
-
-# fake quantization
-
-
-def twins(graph: Graph, rounding: Rounding, x: Array) -> tuple[Graph, Graph]:
-    slim = fuse_activations(fold_norms(graph))
-    return slim, quantize(slim, reference.calibrate(slim, [x], reference.evaluate), rounding)
-
-
-@pytest.mark.parametrize("rounding", Rounding)
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet", "dscnn"])
-def test_a_fake_quantized_network_gives_the_integers_to_the_bit_and_gradients(name: str, rounding: Rounding) -> None:
-    x = DATA.real(slice(0, 8))
-    slim, whole = twins(small_network(name), rounding, x)
-    module = FakeQuantized(slim, whole)
-    found = module(torch.from_numpy(x))
-    code = whole.types[whole.outputs[0]].quant
-    assert code is not None
-    assert np.array_equal(found.detach().numpy(), code.decode(exact.run(whole, x)))
-    loss = torch.nn.functional.nll_loss(torch.log(found + 1e-3), torch.from_numpy(DATA.labels[:8]))
-    loss.backward()
-    gradients = {name: parameter.grad for name, parameter in module.module.named_parameters()}
-    assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
-    moved = [bool((g != 0).any()) for g in gradients.values() if g is not None]
-    assert sum(moved) >= 0.9 * len(moved)  # a layer may be dead on so few samples
-
-
-def test_random_fake_quantized_networks_give_the_integers_to_the_bit() -> None:
-    tried = 0
-    for seed in range(60):
-        graph = float_graph(Seeded(seed))
-        x = real_inputs(graph)
-        slim = fuse_activations(fold_norms(graph))
-        if any(isinstance(node.op, BatchNorm) for node in slim.nodes):
-            continue
-        _, whole = twins(graph, tuple(Rounding)[seed % 3], x)
-        if len(whole.nodes) != len(slim.nodes):
-            with pytest.raises(GraphError, match="must have the same nodes in the same order"):
-                FakeQuantized(slim, whole)
-            continue
-        code = whole.types[whole.outputs[0]].quant
-        assert code is not None
-        found = FakeQuantized(slim, whole)(torch.from_numpy(x)).detach().numpy()
-        assert np.array_equal(found, code.decode(reference.run(whole, x)))
-        tried += 1
-    assert tried > 20
-
-
-def test_what_saturates_has_no_gradient() -> None:
-    b = Builder()
-    w, c = b.constant("w", np.eye(3)), b.constant("c", np.zeros(3))
-    graph = b.graph(b.add(Dense(), b.input("x", (3,)), w, c, name="y"))
-    whole = quantize(graph, {"x": (-1.0, 1.0), "y": (-0.25, 0.5)}, Rounding.DOUBLE)
-    module = FakeQuantized(graph, whole)
-    module(torch.tensor([[0.25, 0.75, -0.5]])).sum().backward()
-    bias = module.module.constant("c").grad
-    assert bias is not None
-    assert bias.tolist() == [1.0, 0.0, 0.0]
-
-
-def test_a_network_with_other_nodes_is_no_twin() -> None:
-    b = Builder()
-    x = b.input("x", (2,))
-    w, c = b.constant("w", np.eye(2)), b.constant("c", np.zeros(2))
-    graph = b.graph(b.add(Softmax(), b.add(Dense(), x, w, c)))
-    other = replace(graph, nodes=graph.nodes[:1], outputs=("dense1",))
-    with pytest.raises(GraphError, match="must have the same nodes in the same order"):
-        FakeQuantized(graph, other)
 
 
 def test_pytorch_is_loaded_by_who_trains_only() -> None:

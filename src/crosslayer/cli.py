@@ -128,7 +128,7 @@ def convert(
     flow.convert(design, out)
     graph = design.graph
     _print_figures(
-        f"{source} → {out}",
+        f"{source.name} → {out.name}",
         {
             "out": str(out),
             "integer": graph.is_integer,
@@ -138,6 +138,43 @@ def convert(
         },
         as_json,
     )
+
+
+@app.command()
+def quantize(
+    source: DesignSource,
+    out: Annotated[Path, typer.Argument(help="A .tflite or .onnx file, or a folder for a design.")],
+    data: Annotated[str, typer.Option(help="A data set; its training split calibrates, its test split judges.")],
+    scale: Scale = 1.0,
+    weights: Annotated[int, typer.Option(min=1, max=16, help="Bits of the weights.")] = 8,
+    activations: Annotated[int, typer.Option(min=4, max=16, help="Bits of the activations.")] = 8,
+    per_channel: Annotated[bool, typer.Option(help="A weight scale for each output channel.")] = True,
+    ranges: Annotated[str, typer.Option(help="min-max, percentile, mse or entropy.")] = "min-max",
+    samples: Annotated[int, typer.Option(min=1, help="Training samples that calibrate.")] = 512,
+    epochs: Annotated[int, typer.Option(min=0, help="Of training for these integers; 0: none.")] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    target: Device = "stm32f769",
+    rounding: Rule = "double",
+    as_json: Json = False,
+) -> None:
+    """Turn a float network into integers, with or without training for them, and say what it costs in accuracy."""
+    from crosslayer import flow
+    from crosslayer.core.codec import from_plain
+    from crosslayer.core.stage import Stage
+    from crosslayer.datasets.catalog import load
+    from crosslayer.quantize.affine import QuantizeAffine
+    from crosslayer.quantize.aware import QuantizeAware
+
+    precision = {"weights": weights, "activations": activations, "per_channel": per_channel}
+    start = {"samples": samples, "rounding": rounding, "precision": precision, "ranges": ranges}
+    stage: Stage = from_plain(QuantizeAffine, start, "options")
+    if epochs:
+        stage = from_plain(QuantizeAware, {"start": start, "training": {"epochs": epochs, "rate": 5e-4}}, "options")
+    found, before = load(data).scaled(scale), _open(source, target)
+    after = flow.quantized(before, stage, found, seed, track)
+    figures = flow.quantization_figures(before, after, found)
+    flow.convert(after, out)
+    _print_figures(f"{source.name} → {out.name}", {"out": str(out), **figures}, as_json)
 
 
 @app.command()
@@ -204,7 +241,7 @@ def emulate(
     x = inputs_for(design, data, samples, seed, scale)
     with firmware_of(design, x) as folder:
         found = emulation(design.graph, folder, x, from_plain(Core, core, "--core"))
-    _print_figures(f"{source} on an emulated {core}", found, as_json)
+    _print_figures(f"{source.name} on an emulated {core}", found, as_json)
     if found["differing_bytes"]:
         raise typer.Exit(_FAILS)
 
@@ -352,7 +389,7 @@ def _print_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:
         return
     table = Table("figure", "value", title=title)
     for name, value in figures.items():
-        table.add_row(name, str(value))
+        table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
     _output.print(table)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
-from crosslayer.core.design import Design, load_design, save_design
+from crosslayer.core.design import Design, load_design, save_design, weight_bytes
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.files import discard, is_partial, sweep_partials, unwritable, write_atomic
 from crosslayer.core.fixed import Rounding
@@ -43,13 +43,13 @@ from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.read.network import SUFFIXES as READABLE
 from crosslayer.read.network import read_network
 from crosslayer.report.page import write_report
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.study import Study, study_text
-from crosslayer.write.network import SUFFIXES as WRITABLE
 from crosslayer.write.network import write_network
 from crosslayer.write.tflite import write_tflite
 
@@ -157,7 +157,7 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
     for position, stage in enumerate(recipe):
         if design.graph.is_integer or not isinstance(stage, (Train, FineTune, PruneChannels)):
             try:
-                design = stage(design, bench)
+                design = (stage.start if isinstance(stage, QuantizeAware) else stage)(design, bench)
             except GraphError as error:
                 raise GraphError(f"stage {position + 1} ({stage.name()}): {error}") from error
     if design.plan is None or not design.graph.is_integer:
@@ -276,16 +276,39 @@ def open_design(source: Path, target: str, rounding: Rounding = Rounding.DOUBLE)
     """The design in its folder or in that of a run; or a network file on a target, planned if it is an integer one."""
     if source.is_dir():
         return load_design(source / "design" if (source / "design").is_dir() else source)
+    if not source.exists():
+        raise InputError(f"{source}: is not there; give the folder of a design or run, or a {', '.join(READABLE)} file")
     graph = read_network(source, rounding)
     return Design(graph=graph, target=load_target(target), plan=plan_arena(graph) if graph.is_integer else None)
 
 
+def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: Progress = silent) -> Design:
+    """A float design in integers, planned: normalizations folded, activations fused, then `stage`."""
+    if design.graph.is_integer:
+        raise InputError("this network has integers already; give a float one")
+    bench = Bench(data=data, seed=seed, executor=execute, progress=progress)
+    recipe: Recipe = (FoldNorms(), FuseActivations(), stage, PlanArena())
+    return run(recipe, design, bench, judge=lambda _: ())
+
+
+def quantization_figures(before: Design, after: Design, data: Dataset) -> dict[str, float]:
+    """Accuracy of both on the test split, if they classify it, and the bytes of their weights and biases."""
+    figures: dict[str, float] = {
+        "weights_bytes": weight_bytes(after.graph),
+        "saving": weight_bytes(before.graph) / weight_bytes(after.graph),
+    }
+    if before.graph.types[before.graph.outputs[0]].size == len(data.classes):
+        for name, graph in (("accuracy_float", before.graph), ("accuracy", after.graph)):
+            figures[name] = float(np.mean(predict(graph, data.test, execute) == data.test.labels))
+    return figures
+
+
 def convert(design: Design, out: Path) -> None:
-    """`out` is a network file by the end of its name, or else the folder of the design.
+    """`out` is a network file if its name has an ending, or else the folder of the design.
 
     Raises `InputError` for a folder that holds something else.
     """
-    if out.suffix.lower() in WRITABLE:
+    if out.suffix:
         write_network(fold_norms(design.graph), out)
     elif out.exists() and not (out / "design.json").is_file():
         raise InputError(f"{out}: is there and is no design; choose another name")

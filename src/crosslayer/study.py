@@ -19,16 +19,20 @@ from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.quantize.aware import QuantizeAware
+from crosslayer.quantize.equalize import Equalize
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms
 
 STAGES: tuple[type[Stage], ...] = (
+    Equalize,
     FineTune,
     FoldNorms,
     FuseActivations,
     PlanArena,
     PruneChannels,
     QuantizeAffine,
+    QuantizeAware,
     Train,
 )
 """All stages by which a study file can ask for them; `Stage.name` is how it spells them."""

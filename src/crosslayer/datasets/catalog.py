@@ -12,7 +12,7 @@ from typing import final
 
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.errors import DataError
-from crosslayer.datasets import cifar, digits, idx, image_folder, npz, places, table
+from crosslayer.datasets import cifar, digits, idx, image_folder, npz, places, speech, table
 from crosslayer.datasets.damage import decoding
 from crosslayer.datasets.parts import Parts, assemble
 
@@ -41,6 +41,8 @@ class Stored:
     lacks: Callable[[Path], str]
     """What a folder would need to hold the set; empty if it holds it."""
     read: Callable[[Path], Parts]
+    public: bool = True
+    """Whether `download.get` can fetch it."""
 
 
 @final
@@ -90,6 +92,14 @@ SOURCES: tuple[Source, ...] = (
         citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
         origin=Stored(folders=("cifar10",), lacks=cifar.lacks, read=cifar.read),
     ),
+    Source(
+        name="kws12",
+        title="Spoken keywords as log-mel features, 49×40×1: 2,805 + 911 clips, 12 classes",
+        licence="CC BY 4.0",
+        citation="P. Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, 2018, "
+        "arXiv:1804.03209",
+        origin=Stored(folders=("speech_commands",), lacks=speech.lacks, read=speech.read, public=False),
+    ),
 )
 
 FILES: Mapping[str, Callable[[Path], Parts]] = {".npz": npz.read, ".csv": table.read, ".tsv": table.read}
@@ -135,7 +145,7 @@ def whereabouts(name: str) -> str:
     if isinstance(source.origin, Bundled):
         return f"comes with {source.origin.package}"
     folder = locate(name)
-    return str(folder) if folder else f"not here; `{_command(source)}` fetches it"
+    return str(folder) if folder else f"not here; {_remedy(source.name, source.origin)}"
 
 
 def load(source: str) -> Dataset:
@@ -175,14 +185,11 @@ def _load_known(source: Source) -> Dataset:
         return assemble(origin.read(), name=source.name, source=source.citation, where=source.name)
     folder = locate(source.name)
     if folder is None:
-        raise DataError(
-            f"{source.name}: not found. Looked in {_search_report(origin)}. `{_command(source)}` fetches it, "
-            f"or let {places.VARIABLE} name the folder that holds {origin.folders[0]}/"
-        )
+        raise DataError(f"{source.name}: not found. Looked in {_search_report(origin)}; {_remedy(source.name, origin)}")
     try:
         return assemble(origin.read(folder), name=source.name, source=source.citation, where=str(folder))
     except DataError as error:
-        raise DataError(f"{error}: remove this one and run `{_command(source)}`") from error
+        raise DataError(f"{error}: remove this one; {_remedy(source.name, origin)}") from error
 
 
 def _load_folder(path: Path) -> Dataset:
@@ -220,8 +227,11 @@ def _search_report(origin: Stored) -> str:
     )
 
 
-def _command(source: Source) -> str:
-    return f"crosslayer datasets get {source.name}"
+def _remedy(name: str, origin: Stored) -> str:
+    """What to do to have a set."""
+    if origin.public:
+        return f"`crosslayer datasets get {name}` fetches it"
+    return f"let {places.VARIABLE} name the folder that holds {origin.folders[0]}/"
 
 
 def _suggestion(name: str) -> str:

@@ -82,6 +82,8 @@ def get(
         raise DataError(
             f"{source.name}: comes with {source.origin.package}, so there is nothing to fetch; install that"
         )
+    if not source.origin.public:
+        raise DataError(f"{source.name}: cannot be fetched; {catalog.whereabouts(name).removeprefix('not here; ')}")
     files = downloads(source.name)
     target = folder or places.cache_folder() / source.origin.folders[0]
     total = sum(file.bytes for file in files)

@@ -7,14 +7,11 @@ from crosslayer.core.design import Design, weight_bytes
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import peak_bytes
 from crosslayer.core.score import Better, Origin, Score
-from crosslayer.core.target import Figure, MemoryKind, Target
+from crosslayer.core.target import MemoryKind, Target
 from crosslayer.hardware.energy import energy
+from crosslayer.hardware.macs import INSTRUCTIONS_PER_MAC
 from crosslayer.simplify.activations import fuse_activations
 from crosslayer.simplify.norms import fold_norms
-
-INSTRUCTIONS_PER_MAC = Figure(
-    value=6.0, low=4.4, high=10.4, source="benchmarks/instructions.py: int8 kernels, five networks on five cores"
-)
 
 
 def count_scores(graph: Graph) -> tuple[Score, ...]:
@@ -40,7 +37,7 @@ def rough_scores(design: Design) -> tuple[Score, ...]:
 
 def _rough_energy(graph: Graph, target: Target) -> Score | None:
     """Energy as if the int8 kernels did all multiply-accumulates; None where the target's power is not known."""
-    macs, ratio = sum(graph.macs.values()), INSTRUCTIONS_PER_MAC
+    macs, ratio = sum(graph.macs.values()), INSTRUCTIONS_PER_MAC[8]
     middle, least, most = (energy(round(macs * per_mac), target) for per_mac in (ratio.value, ratio.low, ratio.high))
     if middle is None or least is None or most is None:
         return None

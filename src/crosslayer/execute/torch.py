@@ -207,8 +207,8 @@ def _convolve(windows: Windows, x: Tensor, weight: Tensor, bias: Tensor | None, 
 def _fresh(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """The operands of a convolution of x, in memory as PyTorch takes them to be.
 
-    Strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads beyond
-    its operands (as in pytorch/pytorch#82060): they get fresh tensors.
+    Strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads
+    beyond its operands (as in pytorch/pytorch#82060): they get fresh tensors.
     """
     if x.shape[1] > 1:
         return x, *others

@@ -1,7 +1,6 @@
 """Post-training quantization to the TFLite int8 specification."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -17,24 +16,30 @@ from crosslayer.core.graph.ops import Concat, Constant, Requantize
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Quant
 from crosslayer.core.stage import Stage, check_parameters
-from crosslayer.execute import exact, reference
 from crosslayer.quantize.precision import Precision
+from crosslayer.quantize.ranges import RangeRule, Ranges, find_ranges
+from crosslayer.quantize.reconstruct import correct_biases, learn_rounding
 from crosslayer.quantize.scales import activation_code, bias_codes, weight_code, weight_codes
 
-Ranges = Mapping[str, tuple[float, float]]
 _INT8 = Precision()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeAffine(Stage):
-    """int8 activations (affine, per tensor, calibrated ranges), int8 weights (symmetric, per channel), int32 biases.
+    """Integer codes for all values: activations affine and per tensor, weights symmetric, biases of 32 bits.
 
-    Calibration takes the least and largest value of each activation over `samples` training samples.
+    `precision` says how many bits; the default is int8 as in the TFLite specification. The ranges of activations are
+    found by `ranges` from `samples` training samples, which `learn_rounding` and `correct_biases` use too: they make up
+    for what rounding the weights does to each layer (`reconstruct.py`). Worth it below 8 bits.
     """
 
     samples: int = 512
     rounding: Rounding = Rounding.DOUBLE
+    precision: Precision = field(default_factory=Precision)
+    ranges: RangeRule = RangeRule.MIN_MAX
+    learn_rounding: bool = False
+    correct_biases: bool = False
 
     def __post_init__(self) -> None:
         check_parameters((self.samples >= 1, "samples must be at least 1"))
@@ -43,9 +48,13 @@ class QuantizeAffine(Stage):
         """The integer design; notes: how many samples calibrated it."""
         train = bench.data.train
         chosen = np.sort(bench.rng().permutation(len(train))[: self.samples])
-        batches = [train.real(chosen[i : i + 64]) for i in range(0, len(chosen), 64)]
-        ranges = reference.calibrate(design.graph, batches, exact.evaluate)
-        graph = quantize(design.graph, ranges, self.rounding)
+        x = train.real(chosen)
+        found = find_ranges(design.graph, x, self.ranges, self.precision)
+        graph = quantize(design.graph, found, self.rounding, self.precision)
+        if self.learn_rounding:
+            graph = learn_rounding(design.graph, graph, x, bench.rng())
+        if self.correct_biases:
+            graph = correct_biases(design.graph, graph, x)
         return replace(design, graph=graph, plan=None), {"samples": len(chosen)}
 
 

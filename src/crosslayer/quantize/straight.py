@@ -16,7 +16,7 @@ import torch
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rescale, Rule
 from crosslayer.core.graph.graph import Graph, Node, verify
-from crosslayer.core.graph.operation import Op, Params, TensorType, rescaler, scalar
+from crosslayer.core.graph.operation import Op, TensorType, rescaler, scalar
 from crosslayer.core.graph.ops import (
     Add,
     Concat,

@@ -6,7 +6,7 @@ reshapes, then only change this bookkeeping; a `Transpose` node is written where
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -36,7 +36,7 @@ from crosslayer.core.graph.ops import (
     Transpose,
     Windows,
 )
-from crosslayer.core.graph.ops.windows import Margins, Pair
+from crosslayer.core.graph.ops.windows import Pair
 from crosslayer.core.quant import Array, Quant
 from crosslayer.read.integers import Coded, finished
 from crosslayer.read.names import Names
@@ -197,8 +197,12 @@ class ChannelsFirst:
 
     def mark(self, x: Tensor, code: Quant) -> Tensor:
         """The codes of a tensor."""
+        if isinstance(x, Fixed) and x.code is None:
+            return Fixed(value=code.encode(x.value.astype(np.float32)), code=code)
         if isinstance(x, Fixed):
-            return Fixed(value=code.encode(x.real().astype(np.float32)), code=code)
+            if x.code == code:
+                return x
+            x = self.live(x)
         if code.axis is not None:
             raise Unreadable("gives a computed tensor one scale per channel", "quantize activations per tensor")
         if x.code is not None or x.is_open:
@@ -207,8 +211,21 @@ class ChannelsFirst:
         self._coded.marks[name] = code
         return replace(x, name=name, code=code)
 
-    def unmark(self, x: Live, code: Quant) -> Live:
-        """What the codes of a tensor stand for. The first use of an integer input says what its code is."""
+    def unmark(self, x: Tensor, code: Quant, shift: int) -> Tensor:
+        """What the codes of a tensor stand for; those of `code` are less than the file's by `shift`.
+
+        The first use of an integer input says what its code is.
+        """
+        if isinstance(x, Fixed):
+            if x.code not in (None, code):
+                raise Unreadable("gives integers another scale or zero than they were made with", "use the same ones")
+            if code.axis is not None and (code.axis >= len(x.shape) or len(code.scale) != x.shape[code.axis]):
+                raise Unreadable(
+                    f"has {len(code.scale)} scales along axis {code.axis} of {list(x.shape)}", "correct them"
+                )
+            if x.code is not None:
+                return x
+            return Fixed(value=(x.value.astype(np.int64) - shift).astype(code.dtype), code=code)
         if x.is_open:
             assert self._input is not None
             if self._coded.inputs.setdefault(self._input.name, code) != code:
@@ -296,6 +313,16 @@ class ChannelsFirst:
         """A function of each element."""
         return replace(x, name=self._add(op, self.real(x).name))
 
+    def live(self, x: Tensor) -> Live:
+        """A tensor as one that is computed at run time; a constant has no batch axis."""
+        if isinstance(x, Live):
+            return x
+        if x.code is None and np.issubdtype(x.value.dtype, np.integer):
+            raise Unreadable("takes constant integers for real values", "dequantize them")
+        order = tuple(range(len(x.shape)))
+        name = self._constant_in(x, order, None)
+        return Live(name=name, shape=x.shape, batch=None, order=_units_out(order, x.shape) or (None,))
+
     def real(self, x: Live) -> Live:
         """`x`, which holds real values."""
         if x.code is not None or x.is_open:
@@ -372,24 +399,32 @@ class ChannelsFirst:
         if rows == 1:
             result = self._layer(Dense(), self._reshape(name, (x.shape[last],)), weight, bias, out)
         else:
+            sides = tuple(x.shape[axis] for axis in others)
             op, kernel = Conv2d(windows=Windows(kernel=(1, 1))), weight.reshaped((out, 1, 1, weight.shape[1]))
-            result = self._layer(op, self._reshape(name, (1, rows, x.shape[last])), kernel, bias, out)
-            result = self._reshape(result, (*(x.shape[axis] for axis in others), out))
+            image = sides if len(sides) == 2 else (1, rows)
+            result = self._layer(op, self._reshape(name, (*image, x.shape[last])), kernel, bias, out)
+            result = self._reshape(result, (*sides, out))
         shape = (*x.shape[:last], out)
         return replace(x, name=result, shape=shape, order=_units_out((*others, last), shape))
 
-    def max_pool(self, x: Live, windows: Windows) -> Live:
-        """The largest element of each window over the axes after the channels; padding does not count."""
-        order = self._image(x)
-        return self._pooled(x, order, self._add(MaxPool(windows=windows), self.arranged(x, order)))
-
-    def average_pool(self, x: Live, windows: Windows, counted: Margins) -> Live:
-        """The mean of each window; the margins `counted` count as zeros, the padding of `windows` does not."""
+    def max_pool(self, x: Live, windows: Windows, *, ceil: bool) -> Live:
+        """The largest element of each window over the axes after the channels; `ceil`: the size is rounded up."""
         order = self._image(x)
         name = self.arranged(x, order)
-        if any(counted):
-            name = self._layout(Pad(margins=counted), name)
-        return self._pooled(x, order, self._add(AveragePool(windows=windows), name))
+        if ceil:
+            windows = _rounded_up(windows, self._builder.shape(name))
+        return self._pooled(x, order, self._add(MaxPool(windows=windows), name))
+
+    def average_pool(self, x: Live, windows: Windows, *, ceil: bool, counts: bool) -> Live:
+        """The mean of each window; `counts`: padding counts as zeros, but not what rounding the size up adds."""
+        order = self._image(x)
+        name = self.arranged(self.real(x), order)
+        wide = _rounded_up(windows, self._builder.shape(name)) if ceil else windows
+        if counts and any(windows.padding):
+            name = self._layout(Pad(margins=windows.padding), name)
+            extra = tuple(more - least for more, least in zip(wide.padding, windows.padding, strict=True))
+            wide = replace(wide, padding=(0, extra[1], 0, extra[3]))
+        return self._pooled(x, order, self._add(AveragePool(windows=wide), name))
 
     def mean(self, x: Live, axes: Sequence[int], *, keep: bool) -> Live:
         """The mean over some axes, which stay with one place if `keep`."""
@@ -473,7 +508,7 @@ class ChannelsFirst:
     def reading(self, outputs: Sequence[Tensor], rounding: Rounding) -> Reading:
         """The graph with these outputs, in integers where the file's are."""
         assert self._input is not None
-        lives = [out if isinstance(out, Live) else self._free(out) for out in outputs]
+        lives = [self.live(out) for out in outputs]
         graph = self._builder.graph(*(live.name for live in lives))
         if any(live.is_open for live in lives):
             raise Unreadable("has integers without a scale as an output", "dequantize them")
@@ -564,12 +599,6 @@ class ChannelsFirst:
         stored = replace(fixed.moved(*sides, *units), code=fixed.code)
         return self._add(Constant(), self._fixed("value", Fixed(value=stored.value.reshape(sizes), code=fixed.code)))
 
-    def _free(self, fixed: Fixed) -> Live:
-        """A constant as a tensor without a batch axis."""
-        order = tuple(range(len(fixed.shape)))
-        name = self._constant_in(fixed, order, None)
-        return Live(name=name, shape=fixed.shape, batch=None, order=_units_out(order, fixed.shape) or (None,))
-
     def _combined(self, op: Op, a: Live, b: Live) -> Live:
         """An operation on two tensors of one shape, but for axes of one place."""
         rank = max(len(a.shape), len(b.shape))
@@ -634,6 +663,30 @@ class ChannelsFirst:
         return replace(x, name=name, shape=shape, order=_units_out(order, shape))
 
 
+def fewest_moves(build: Callable[[Order], Reading], shape: Shape, *, batched: bool) -> Reading:
+    """The network read with the order of its input's axes that needs fewest transpositions.
+
+    A file does not say which axis of its input holds the channels: images may come either way, and so may sequences.
+    Four axes are first tried as (batch, channels, height, width), three as (batch, length, channels).
+    """
+    sample = range(1 if batched and shape else 0, len(shape))
+    orders: list[Order] = [tuple(sample) or (None,)]
+    if len(shape) == 4 and len(sample) == 3:
+        orders.insert(0, (2, 3, 1))
+    if len(shape) == 3 and len(sample) == 2:
+        orders.append((None, 2, 1))
+    best, least = build(orders[0]), math.inf
+    for i, order in enumerate(orders):
+        reading = best if i == 0 else build(order)
+        graph = reading.graph
+        moved = sum(graph.types[node.name].size for node in graph.nodes if isinstance(node.op, Transpose))
+        if moved < least:
+            best, least = reading, moved
+        if moved == 0:
+            break
+    return best
+
+
 def _sorted(a: Tensor, b: Tensor) -> tuple[Live, Fixed]:
     """The computed and the constant one of two tensors."""
     if isinstance(a, Live) and isinstance(b, Fixed):
@@ -651,6 +704,32 @@ def _units_out(order: Order, shape: Shape) -> Order:
 def _check_value(shape: Shape) -> None:
     if math.prod(shape) > _LARGEST_VALUE:
         raise GraphError(f"a value of shape {list(shape)} has more than {_LARGEST_VALUE} elements; use a smaller input")
+
+
+def pair(values: Sequence[int]) -> Pair:
+    """(height, width) of one or two numbers, one for each axis that is slid over.
+
+    >>> pair([3])
+    (1, 3)
+    """
+    if len(values) not in (1, 2):
+        raise Unreadable(f"slides over {len(values)} axes", "slide over one or two")
+    return (values[0], values[1]) if len(values) == 2 else (1, values[0])
+
+
+def _rounded_up(windows: Windows, shape: Shape) -> Windows:
+    """Padding below and to the right as far as pools that round their size up reach: no window starts in it."""
+    margins: list[int] = []
+    top, bottom, left, right = windows.padding
+    for side, reach, stride, (before, after) in zip(
+        shape[:2], windows.reach(), windows.stride, ((top, bottom), (left, right)), strict=True
+    ):
+        free = side + before + after - reach
+        places = -(-free // stride) + 1
+        if (places - 1) * stride >= side + before:
+            places -= 1
+        margins += [before, after + max((places - 1) * stride - free, 0)]
+    return replace(windows, padding=(margins[0], margins[1], margins[2], margins[3]))
 
 
 def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:

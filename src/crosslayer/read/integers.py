@@ -213,10 +213,10 @@ class _Integers:
             codes = taps.encode(value)
         else:
             return None
-        if any(taps.zero) or taps.bits > 8:
+        if any(taps.zero) or taps.bits > 16:
             raise GraphError(
                 f"{node.name}: its weights have {taps.bits} bits and zero {next(filter(None, taps.zero), 0)}; "
-                "quantize weights symmetrically to signed integers of at most 8 bits"
+                "quantize weights symmetrically, to signed integers"
             )
         if taps.axis not in (None, axis):
             raise GraphError(
@@ -231,7 +231,7 @@ class _Integers:
         if name in self._coded.constants:
             codes, code = self._coded.constants[name]
             if np.allclose(code.scale, sums.scale, rtol=1e-5, atol=0):
-                return codes
+                return codes.astype(sums.dtype)
             real = codes.astype(np.float64) * np.array(code.scale)
         steps = np.rint(real / (source.scale[0] * np.array(taps.scale)))
-        return np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32)
+        return np.clip(steps, -(2**31), 2**31 - 1).astype(sums.dtype)

@@ -11,7 +11,6 @@ from typing import Any, final
 
 import numpy as np
 
-from crosslayer.core.errors import CrosslayerError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Op, Shape
@@ -29,12 +28,12 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.graph.ops.windows import Margins, Pair
 from crosslayer.core.quant import Array, Quant
-from crosslayer.read.channels_first import ChannelsFirst, Fixed, Live, Order, Reading, Tensor, fewest_moves
+from crosslayer.read.channels_first import ChannelsFirst, Fixed, Live, Order, Reading, Tensor, fewest_moves, pair
 from crosslayer.read.folding import FOLDS
 from crosslayer.read.onnx_file import TYPES, Attributes, OnnxFile, array, load
 from crosslayer.read.problems import Problems, Unreadable, checked_size
 
-_OPSETS = range(7, 27)
+_OPSETS = range(6, 29)
 _REPLACE = "replace it by operators that are supported (docs/onnx.md lists them)"
 _BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16, "int4": 4, "uint4": 4, "int32": 32}
 
@@ -51,7 +50,7 @@ def read_onnx(source: Path | bytes, rounding: Rounding = Rounding.DOUBLE) -> Gra
 
 
 def onnx_reading(source: Path | bytes, rounding: Rounding = Rounding.DOUBLE, *, batched: bool = True) -> Reading:
-    """As `read_onnx`, with how the file's tensors lie in the graph. Not `batched`: no axis of the input is a batch's."""
+    """As `read_onnx`, with how the file's tensors lie in the graph; not `batched`: the input is one sample."""
     file = load(source)
     name, shape, kind = _input(file)
     constants: dict[str, Array] = {}
@@ -77,7 +76,7 @@ def _input(file: OnnxFile) -> tuple[str, Shape, str]:
     (value,) = inputs
     kind = TYPES.get(value.type.tensor_type.elem_type, "")
     place = f"input '{value.name}'"
-    if kind not in ("float32", "float16", "float64", "bfloat16", "int8", "uint8", "int16", "uint16"):
+    if kind not in ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16"):
         problems.add(place, f"has elements of type {kind or 'unknown'}", "use float32, int8 or uint8")
     shape: list[int] = []
     if not value.type.tensor_type.HasField("shape"):
@@ -152,7 +151,7 @@ class _Network:
         return needed[::-1]
 
     def _node(self, node: Any) -> None:
-        table = _OPERATORS if node.domain in ("", "ai.onnx") else _MICROSOFT if node.domain == "com.microsoft" else {}
+        table = OPERATORS if node.domain in ("", "ai.onnx") else MICROSOFT if node.domain == "com.microsoft" else {}
         if node.op_type not in table and (node.op_type not in FOLDS or node.domain not in ("", "ai.onnx")):
             named = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
             raise Unreadable(f"the operator {named} is not supported", _REPLACE)
@@ -160,9 +159,8 @@ class _Network:
         if any(tensor is None and name for tensor, name in zip(inputs, node.input, strict=True)):
             return  # what it needs has failed
         self._build.at(node.name or node.output[0])
-        call = Call(
-            build=self._build, opset=self._opset, inputs=inputs, attributes=Attributes(node, self._folder), table=table
-        )
+        attributes = Attributes(node, self._folder)
+        call = Call(build=self._build, opset=self._opset, inputs=inputs, attributes=attributes)
         try:
             with np.errstate(all="ignore"):
                 results = call.fold(node.op_type) if call.is_constant(node.op_type) else table[node.op_type](call)
@@ -198,14 +196,12 @@ class Call:
     opset: int
     inputs: Sequence[Tensor | None]
     attributes: Attributes
-    table: Mapping[str, "Operator"]
 
     def is_constant(self, operator: str) -> bool:
         """True if the operator is computed while reading."""
         if operator in ("Shape", "Size"):
             return True
-        known = all(tensor is None or isinstance(tensor, Fixed) for tensor in self.inputs)
-        return known and operator in FOLDS and operator not in _LAYOUT
+        return operator in FOLDS and all(tensor is None or isinstance(tensor, Fixed) for tensor in self.inputs)
 
     def fold(self, operator: str) -> Fixed:
         """The result as a constant."""
@@ -227,11 +223,8 @@ class Call:
         return found
 
     def live(self, i: int = 0) -> Live:
-        """An operand that is computed at run time."""
-        found = self.tensor(i)
-        if isinstance(found, Fixed):
-            raise Unreadable(f"has a constant as its operand {i}", "compute it before exporting")
-        return found
+        """An operand as one that is computed at run time."""
+        return self.build.live(self.tensor(i))
 
     def fixed(self, i: int) -> Fixed:
         """A constant operand."""
@@ -269,21 +262,31 @@ def _unary(op: Op) -> Operator:
     return lambda call: call.build.unary(op, call.live())
 
 
+def _two(call: Call) -> tuple[Tensor, Tensor]:
+    """The operands of an arithmetic operator, which spread as in NumPy since version 7."""
+    if call.opset < 7 and "axis" in call.attributes:
+        raise Unreadable("spreads its second operand along an axis", "export it in version 7 of the operators or later")
+    return call.tensor(0), call.tensor(1)
+
+
 def _add(call: Call) -> Tensor:
-    return call.build.sum(call.tensor(0), call.tensor(1))
+    return call.build.sum(*_two(call))
 
 
 def _sub(call: Call) -> Tensor:
-    return call.build.sum(call.tensor(0), call.build.negated(call.tensor(1)))
+    a, b = _two(call)
+    return call.build.sum(a, call.build.negated(b))
 
 
 def _mul(call: Call) -> Tensor:
-    return call.build.product(call.tensor(0), call.tensor(1))
+    return call.build.product(*_two(call))
 
 
 def _div(call: Call) -> Tensor:
-    divisor = call.fixed(1).real().astype(np.float64)
-    return call.build.product(call.live(0), Fixed(value=(1.0 / divisor).astype(np.float32)))
+    a, b = _two(call)
+    if isinstance(b, Live):
+        raise Unreadable("divides by a computed tensor", "divide by a constant")
+    return call.build.product(a, Fixed(value=(1.0 / b.real().astype(np.float64)).astype(np.float32)))
 
 
 def _neg(call: Call) -> Tensor:
@@ -299,17 +302,9 @@ def _sum(call: Call) -> Tensor:
 
 def _conv(call: Call) -> Tensor:
     x = call.live(0)
-    weight = _tensor_fixed(call, 1)
+    weight = call.fixed(1)
     windows = _windows(call, x, weight.shape[2:])
-    return call.build.conv(x, weight, _bias(call, 2), windows, call.attributes.integer("group", 1))
-
-
-def _tensor_fixed(call: Call, i: int) -> Fixed:
-    return call.fixed(i)
-
-
-def _bias(call: Call, i: int) -> Fixed | None:
-    return call.optional(i)
+    return call.build.conv(x, weight, call.optional(2), windows, call.attributes.integer("group", 1))
 
 
 def _gemm(call: Call) -> Tensor:
@@ -336,6 +331,9 @@ def _matmul(call: Call) -> Tensor:
     x, weight = call.live(0), call.fixed(1)
     if len(weight.shape) > 2 and math.prod(weight.shape[:-2]) == 1 and len(weight.shape) <= len(x.shape):
         weight = weight.reshaped(weight.shape[-2:])
+    if len(weight.shape) == 1:
+        y = call.build.dense(x, weight.reshaped((1, *weight.shape)), None)
+        return call.build.reshaped(y, y.shape[:-1])
     if len(weight.shape) != 2:
         raise Unreadable(f"multiplies {list(x.shape)} by {list(weight.shape)}", "multiply by a matrix")
     return call.build.dense(x, weight.moved(1, 0), None)
@@ -355,9 +353,7 @@ def _clip(call: Call) -> Tensor:
         high = call.attributes.real("max", 3.4028234663852886e38)
     else:
         bounds = [call.optional(i) for i in (1, 2)]
-        low, high = (
-            d if b is None else float(b.real().reshape(())) for b, d in zip(bounds, (low, high), strict=True)
-        )
+        low, high = (d if b is None else float(b.real().reshape(())) for b, d in zip(bounds, (low, high), strict=True))
     low, high = (-math.inf if low < -3.4e38 else low), (math.inf if high > 3.4e38 else high)
     if low == 0 and high == math.inf:
         return call.build.unary(Relu(), call.live())
@@ -385,17 +381,19 @@ def _hard_sigmoid(call: Call) -> Tensor:
 
 
 def _softmax(call: Call) -> Tensor:
-    x = call.live()
+    return _shares(call, call.live(), call.opset)
+
+
+def _shares(call: Call, x: Live, opset: int) -> Live:
     rank = len(x.shape)
-    if call.opset >= 13:
+    if opset >= 13:
         return call.build.softmax(x, [call.axis(rank, -1)])
     return call.build.softmax(x, range(call.axis(rank, 1), rank))
 
 
 def _max_pool(call: Call) -> Tensor:
     x = call.live()
-    windows, extra = _pool_windows(call, x)
-    return call.build.max_pool(x, _padded_more(windows, extra))
+    return call.build.max_pool(x, _pool_windows(call, x), ceil=bool(call.attributes.integer("ceil_mode", 0)))
 
 
 def _average_pool(call: Call) -> Tensor:
@@ -403,11 +401,8 @@ def _average_pool(call: Call) -> Tensor:
 
 
 def _averaged(call: Call, x: Live) -> Live:
-    windows, extra = _pool_windows(call, x)
-    if not call.attributes.integer("count_include_pad", 0):
-        return call.build.average_pool(x, _padded_more(windows, extra), (0, 0, 0, 0))
-    bare = Windows(kernel=windows.kernel, stride=windows.stride, dilation=windows.dilation)
-    return call.build.average_pool(x, _padded_more(bare, extra), windows.padding)
+    ceil, counts = (bool(call.attributes.integer(name, 0)) for name in ("ceil_mode", "count_include_pad"))
+    return call.build.average_pool(x, _pool_windows(call, x), ceil=ceil, counts=counts)
 
 
 def _global_mean(call: Call) -> Tensor:
@@ -422,7 +417,7 @@ def _spatial_mean(call: Call, x: Live) -> Live:
 
 def _global_max(call: Call) -> Tensor:
     x = call.live()
-    return call.build.max_pool(x, Windows(kernel=_pair(x.shape[2:])))
+    return call.build.max_pool(x, Windows(kernel=pair(x.shape[2:])), ceil=False)
 
 
 def _reduce_mean(call: Call) -> Tensor:
@@ -533,7 +528,7 @@ def _quantize(call: Call) -> Tensor:
     x, zero = call.tensor(0), call.optional(2)
     kind = TYPES.get(call.attributes.integer("output_dtype", 0), "uint8")
     _check_blocks(call)
-    return call.build.mark(x, _code(call.fixed(1), zero, _kind(zero, kind), _code_axis(call, x)))
+    return call.build.mark(x, _code(call.fixed(1), zero, _kind(zero, kind), _code_axis(call, x))[0])
 
 
 def _dequantize(call: Call) -> Tensor:
@@ -556,8 +551,8 @@ def _kind(zero: Fixed | None, otherwise: str) -> str:
     return otherwise if zero is None else zero.value.dtype.name
 
 
-def _code(scale: Fixed, zero: Fixed | None, kind: str, axis: int) -> Quant:
-    """The signed number code of a scale and a zero point."""
+def _code(scale: Fixed, zero: Fixed | None, kind: str, axis: int) -> tuple[Quant, int]:
+    """The signed number code of a scale and a zero point, and what its codes are less than the file's."""
     bits = _BITS.get(kind)
     if bits is None:
         raise Unreadable(f"has codes of type {kind}", f"use one of {', '.join(_BITS)}")
@@ -566,28 +561,17 @@ def _code(scale: Fixed, zero: Fixed | None, kind: str, axis: int) -> Quant:
     if len(zeros) not in (1, len(scales)):
         raise Unreadable(f"has {len(scales)} scales and {len(zeros)} zeros", "give one zero for each scale")
     half = 1 << (bits - 1) if kind.startswith("uint") else 0
-    return Quant(
-        bits=bits, scale=scales, zero=tuple(value - half for value in zeros), axis=axis if len(scales) > 1 else None
-    )
+    shifted = tuple(value - half for value in zeros)
+    return Quant(bits=bits, scale=scales, zero=shifted, axis=axis if len(scales) > 1 else None), half
 
 
 def _decoded(build: ChannelsFirst, x: Tensor, scale: Fixed, zero: Fixed | None, axis: int) -> Tensor:
-    """What integers stand for."""
-    if isinstance(x, Live):
-        kind = _kind(zero, "int8" if x.code is None else f"int{x.code.bits}")
-        if zero is None and x.code is not None:
-            zero_code = x.code.zero[0]
-            return build.unmark(x, Quant(bits=x.code.bits, scale=(float(scale.real().ravel()[0]),), zero=(zero_code,)))
-        return build.unmark(x, _code(scale, zero, kind, axis))
-    if x.code is not None:
-        return x
-    kind = x.value.dtype.name
-    code = _code(scale, zero, kind, axis)
-    if code.axis is not None and len(code.scale) != x.shape[code.axis]:
-        raise Unreadable(f"has {len(code.scale)} scales for axis {axis} of {list(x.shape)}", "correct the scales")
-    half = 1 << (code.bits - 1) if kind.startswith("uint") else 0
-    signed = (x.value.astype(np.int64) - half).astype(code.dtype)
-    return Fixed(value=signed, code=code)
+    """What integers stand for. Without a zero point they have the type that they have, and zero 0."""
+    if zero is None and x.code is not None:  # their type is forgotten, their zero must have been 0
+        return build.unmark(x, x.code, 0)
+    return build.unmark(
+        x, *_code(scale, zero, _kind(zero, "int8" if isinstance(x, Live) else x.value.dtype.name), axis)
+    )
 
 
 @final
@@ -603,11 +587,8 @@ class _Quantized:
         return _decoded(call.build, call.tensor(i), call.fixed(i + 1), call.optional(i + 2), axis)
 
     def live(self, i: int = 0) -> Live:
-        """As `tensor`, computed at run time."""
-        found = self.tensor(i)
-        if isinstance(found, Fixed):
-            raise Unreadable(f"has a constant as its operand {i}", "compute it before exporting")
-        return found
+        """As `tensor`, as one that is computed at run time."""
+        return self.call.build.live(self.tensor(i))
 
     def weight(self, i: int, axis: int) -> Fixed:
         """As `tensor`, constant."""
@@ -621,13 +602,13 @@ class _Quantized:
         found = self.call.optional(i)
         if found is None or taps.code is None:
             return None
-        source = _code(self.call.fixed(1), None, "int8", 0)
+        source, _ = _code(self.call.fixed(1), None, "int8", 0)
         return Fixed(value=found.value.astype(np.int32), code=bias_code(source, taps.code))
 
     def result(self, x: Tensor, i: int) -> Tensor:
         """`x` in the code of operands i (scale) and i + 1 (zero)."""
         zero = self.call.optional(i + 1)
-        return self.call.build.mark(x, _code(self.call.fixed(i), zero, _kind(zero, "uint8"), 0))
+        return self.call.build.mark(x, _code(self.call.fixed(i), zero, _kind(zero, "uint8"), 0)[0])
 
 
 def _qlinear_conv(call: Call) -> Tensor:
@@ -682,6 +663,11 @@ def _qlinear_mean(call: Call) -> Tensor:
     return q.result(_spatial_mean(call, q.live()), 3)
 
 
+def _qlinear_softmax(call: Call) -> Tensor:
+    q = _Quantized(call=call)
+    return q.result(_shares(call, q.live(), call.attributes.integer("opset", call.opset)), 3)
+
+
 def _qlinear_unary(make: Callable[[Call], Op]) -> Operator:
     def apply(call: Call) -> Tensor:
         q = _Quantized(call=call)
@@ -696,26 +682,17 @@ def _qlinear_concat(call: Call) -> Tensor:
     return q.result(call.build.joined(parts, call.axis(len(parts[0].shape), 0)), 0)
 
 
-def _pair(values: Sequence[int]) -> Pair:
-    """(height, width) of one or two numbers."""
-    if len(values) not in (1, 2):
-        raise Unreadable(f"slides over {len(values)} axes", "slide over one or two")
-    return (values[0], values[1]) if len(values) == 2 else (1, values[0])
-
-
 def _windows(call: Call, x: Live, kernel: Shape) -> Windows:
     """Where a kernel lies, from the attributes that convolutions and pools share."""
     sides = x.shape[2:]
     ones = (1,) * len(sides)
     if not len(sides) == len(kernel) == len(call.attributes.integers("kernel_shape") or kernel):
         raise Unreadable(f"has a kernel {list(kernel)} on {list(x.shape)}", "correct the shapes")
-    stride = _pair(call.attributes.integers("strides") or ones)
-    dilation = _pair(call.attributes.integers("dilations") or ones)
-    size = _pair(kernel)
+    stride = pair(call.attributes.integers("strides") or ones)
+    dilation = pair(call.attributes.integers("dilations") or ones)
+    size = pair(kernel)
     windows = Windows(kernel=size, stride=stride, dilation=dilation)
-    return Windows(
-        kernel=size, stride=stride, dilation=dilation, padding=_margins(call, _pair(sides), windows)
-    )
+    return Windows(kernel=size, stride=stride, dilation=dilation, padding=_margins(call, pair(sides), windows))
 
 
 def _margins(call: Call, sides: Pair, windows: Windows) -> Margins:
@@ -739,45 +716,15 @@ def _margins(call: Call, sides: Pair, windows: Windows) -> Margins:
     return margins[0], margins[1], margins[2], margins[3]
 
 
-def _pool_windows(call: Call, x: Live) -> tuple[Windows, Pair]:
-    """The windows of a pool, and how far beyond the padding those of `ceil_mode` reach."""
+def _pool_windows(call: Call, x: Live) -> Windows:
+    """The windows of a pool."""
     kernel = call.attributes.integers("kernel_shape")
     if kernel is None or call.attributes.integer("storage_order", 0):
         raise Unreadable("has no kernel, or stores columns first", "use a plain pool")
-    windows = _windows(call, x, kernel)
-    if not call.attributes.integer("ceil_mode", 0):
-        return windows, (0, 0)
-    return windows, ceil_margins(windows, _pair(x.shape[2:]))
+    return _windows(call, x, kernel)
 
 
-def ceil_margins(windows: Windows, sides: Pair) -> Pair:
-    """How many places below and to the right pools that round their size up need: no window starts in the padding."""
-    extra: list[int] = []
-    top, bottom, left, right = windows.padding
-    for side, reach, stride, (before, after) in zip(
-        sides, windows.reach(), windows.stride, ((top, bottom), (left, right)), strict=True
-    ):
-        free = side + before + after - reach
-        places = -(-free // stride) + 1
-        if (places - 1) * stride >= side + before:
-            places -= 1
-        extra.append(max((places - 1) * stride - free, 0))
-    return extra[0], extra[1]
-
-
-def _padded_more(windows: Windows, extra: Pair) -> Windows:
-    top, bottom, left, right = windows.padding
-    return Windows(
-        kernel=windows.kernel,
-        stride=windows.stride,
-        dilation=windows.dilation,
-        padding=(top, bottom + extra[0], left, right + extra[1]),
-    )
-
-
-_LAYOUT = ("Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that keep number codes, also of constants."""
-_OPERATORS: Mapping[str, Operator] = {
+OPERATORS: Mapping[str, Operator] = {
     "Add": _add,
     "AveragePool": _average_pool,
     "BatchNormalization": _norm,
@@ -818,7 +765,8 @@ _OPERATORS: Mapping[str, Operator] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-_MICROSOFT: Mapping[str, Operator] = {
+"""The operators of the standard that are read."""
+MICROSOFT: Mapping[str, Operator] = {
     "DequantizeLinear": _dequantize,
     "QGemm": _qgemm,
     "QLinearAdd": _qlinear_add,
@@ -827,6 +775,8 @@ _MICROSOFT: Mapping[str, Operator] = {
     "QLinearGlobalAveragePool": _qlinear_mean,
     "QLinearLeakyRelu": _qlinear_unary(lambda call: LeakyRelu(slope=call.attributes.real("alpha", 0.01))),
     "QLinearMul": _qlinear_mul,
+    "QLinearSoftmax": _qlinear_softmax,
     "QLinearSigmoid": _qlinear_unary(lambda call: Sigmoid()),
     "QuantizeLinear": _quantize,
 }
+"""Those of com.microsoft, ONNX Runtime's own."""

@@ -91,7 +91,7 @@ def array(tensor: Any, folder: Path | None) -> Array:
     if raw is not None:
         if len(raw) != count * stored.itemsize:
             raise Unreadable(f"a tensor of shape {list(shape)} has {len(raw)} bytes of {kind}", "export it again")
-        flat = np.frombuffer(raw, stored)
+        flat: Array = np.frombuffer(raw, stored)
     else:
         given = getattr(tensor, _FIELDS.get(kind, "int32_data"))
         if len(given) != count:
@@ -124,7 +124,9 @@ def _external(tensor: Any, folder: Path | None, size: int) -> bytes:
             file.seek(offset)
             return file.read(size)
     except (OSError, ValueError) as error:
-        raise Unreadable(f"a tensor's data cannot be read from {place} ({error})", "keep it beside the model") from error
+        raise Unreadable(
+            f"a tensor's data cannot be read from {place} ({error})", "keep it beside the model"
+        ) from error
 
 
 @final

@@ -209,11 +209,11 @@ class Growth:
         taps = symmetric(np.abs(weight).max(axis=others), bits, None if shared else axis)
         if self._halves:
             taps = replace(taps, scale=tuple(_power_above(scale) for scale in taps.scale))
-        sums, codes = bias_code(source, taps), np.maximum(taps.encode(weight), -taps.highest)
+        sums, values = bias_code(source, taps), np.maximum(taps.encode(weight), -taps.highest)
         if is_wide(source) and self.chance.rarely(3):
             short = replace(sums, bits=32)
-            sums = short if largest_sum(source, codes, short.encode(bias), axis) < 2**31 else sums
-        return [(codes, taps), (sums.encode(bias), sums)]
+            sums = short if largest_sum(source, values, short.encode(bias), axis) < 2**31 else sums
+        return [(values, taps), (sums.encode(bias), sums)]
 
     def _result_code(self, op: Op, codes: Codes, shapes: Sequence[Shape], real: Array) -> Quant | None:
         """The code that the operation forces, or one that fits its result and is not far finer than its operands'."""
@@ -374,8 +374,8 @@ def operation_graph(chance: Chance, op: type[Op], rounding: Rounding | None, *, 
     """
     growth, row = Growth(chance, rounding), example(op)
     rank = row.rank or chance.integer(1, 3)
-    high, wide, channels = chance.integer(1, 8), chance.integer(1, 8), chance.integer(1, 6)
-    shape = {1: (channels * wide,), 2: (high * wide, channels), 3: (high, wide, channels)}[rank]
+    high, across, channels = chance.integer(1, 8), chance.integer(1, 8), chance.integer(1, 6)
+    shape = {1: (channels * across,), 2: (high * across, channels), 3: (high, across, channels)}[rank]
     x = growth.input(shape, coded=rounding is not None and op is not Quantize, wide=wide)
     return growth.graph(row.apply(growth, x))
 

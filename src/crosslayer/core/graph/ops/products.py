@@ -61,7 +61,7 @@ def largest_sum(source: Quant, weight: Array, bias: Array, axis: int | None) -> 
     farthest = max(source.highest - source.zero[0], source.zero[0] - source.lowest)
     others = tuple(i for i in range(weight.ndim) if i != axis)
     taps = np.abs(weight.astype(np.int64)).sum(axis=others)
-    return int((taps * farthest + np.abs(bias.astype(np.int64))).max())
+    return int((taps * farthest + np.abs(bias.astype(np.float64))).max())  # exact up to 2^53
 
 
 def conv_rule(rounding: Rounding, *codes: Quant) -> Rule:

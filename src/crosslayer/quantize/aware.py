@@ -1,0 +1,57 @@
+"""Quantization-aware training: float weights in, trained integer firmware out."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+from crosslayer.core.bench import Bench
+from crosslayer.core.design import Design
+from crosslayer.core.stage import Stage, check_parameters
+from crosslayer.execute.training import Training
+from crosslayer.quantize.affine import QuantizeAffine
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeAware(Stage):
+    """Quantizes as `start` says and trains on: each step computes, to the bit, what the firmware would compute.
+
+    With `learn_steps` the scales are trained with the weights (LSQ). Fold normalizations first: what is trained is what
+    ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
+    that costs accuracy.
+    """
+
+    start: QuantizeAffine = field(default_factory=QuantizeAffine)
+    training: Training = field(default_factory=lambda: Training(epochs=10, rate=5e-4, decay=0.0))
+    learn_steps: bool = True
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            (self.training.epochs >= 1, "training.epochs must be at least 1; for none, use quantize-affine"),
+            (
+                not (self.start.learn_rounding or self.start.correct_biases),
+                "training undoes start.learn_rounding and start.correct_biases; leave them out",
+            ),
+        )
+
+    def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
+        """The trained integer design; notes: those of the start, epochs and samples."""
+        started, notes = self.start.apply(design, bench)
+        from crosslayer.execute.torch import train  # PyTorch is loaded only by who trains
+        from crosslayer.quantize.straight import StraightThrough
+
+        module = StraightThrough(
+            design.graph,
+            started.graph,
+            learn_steps=self.learn_steps,
+            power_of_two=self.start.precision.power_of_two,
+        )
+        train(
+            module,
+            bench.data.train,
+            self.training,
+            seed=bench.stage_seed(),
+            progress=bench.progress,
+            checkpoint=None if bench.scratch is None else bench.scratch / "training.safetensors",
+        )
+        notes |= {"epochs": self.training.epochs, "trained": len(bench.data.train)}
+        return replace(started, graph=module.convert()), notes

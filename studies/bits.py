@@ -1,0 +1,204 @@
+"""Accuracy and weight memory over bits: uniform and mixed precision, with and without training for it.
+
+    python studies/bits.py lenet5 | resnet8 | dscnn     [--out runs/bits] [--seed 0]
+
+Each row is a recipe; what it shares with others is done once, and a killed run goes on where it was. Choices are made
+on validation samples; the test figure is taken once, at the end of a row. Tables: OUT/<name>.md and OUT/<name>.csv.
+
+resnet8 starts from the float weights of MLPerf Tiny (folder mlperf_tiny among the data sets), which were trained on all
+50,000 CIFAR-10 training images, those that are validation samples here among them.
+"""
+
+import argparse
+import csv
+import io
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from rich.progress import track
+
+from crosslayer.core.bench import Bench
+from crosslayer.core.dataset import Dataset
+from crosslayer.core.design import Design, weight_bytes
+from crosslayer.core.errors import InputError
+from crosslayer.core.files import write_atomic
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.stage import Recipe, run
+from crosslayer.datasets import places
+from crosslayer.datasets.catalog import load
+from crosslayer.execute.training import Training
+from crosslayer.flow import execute
+from crosslayer.hardware.catalogue import load_target
+from crosslayer.learn.train import Train
+from crosslayer.networks.zoo import network
+from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.quantize.aware import QuantizeAware
+from crosslayer.quantize.mixed import MixedPrecision, Search
+from crosslayer.quantize.precision import Precision
+from crosslayer.quantize.ranges import RangeRule
+from crosslayer.read.network import read_network
+from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.norms import FoldNorms
+
+T = TypeVar("T")
+SIMPLIFY: Recipe = (FoldNorms(), FuseActivations())
+RESNET8 = "mlperf_tiny/image_classification/pretrainedResnet.tflite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network and its data, how it gets its float weights, and how it is trained on with few bits."""
+
+    data: Dataset
+    graph: Graph
+    learn: Recipe
+    tune: Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: how it came to be, and the stages after the float network."""
+
+    method: str
+    bits: str
+    tail: Recipe
+
+
+def subject(name: str, seed: int) -> Subject:
+    """The float network of a study, before its weights are learned."""
+    if name == "lenet5":
+        data = load("mnist")
+        return Subject(
+            data=data,
+            graph=network(name, data.shape, len(data.classes), seed),
+            learn=(Train(epochs=12, shift=1), *SIMPLIFY),
+            tune=Training(epochs=6, rate=5e-4, decay=0.0, shift=1),
+        )
+    if name == "dscnn":
+        data = load("kws12")
+        return Subject(
+            data=data,
+            graph=network(name, data.shape, len(data.classes), seed),
+            learn=(Train(epochs=40, batch=64, shift=2), *SIMPLIFY),
+            tune=Training(epochs=15, batch=64, rate=3e-4, decay=0.0, shift=2),
+        )
+    found = [folder / RESNET8 for folder in places.search_folders() if (folder / RESNET8).is_file()]
+    if not found:
+        raise InputError(f"{RESNET8}: not found; let {places.VARIABLE} name the folder that holds mlperf_tiny/")
+    return Subject(
+        data=load("cifar10").scaled(255),
+        graph=read_network(found[0]),
+        learn=SIMPLIFY,
+        tune=Training(epochs=3, rate=2e-4, decay=0.0, shift=4, flip=True),
+    )
+
+
+def rows(name: str, tune: Training, float_bytes: int) -> Iterator[Row]:
+    """What is compared: uniform bits, and mixed ones in the memory that uniform ones take."""
+
+    def start(weights: int, activations: int) -> QuantizeAffine:
+        ranges = RangeRule.MSE if activations < 8 else RangeRule.MIN_MAX
+        return QuantizeAffine(precision=Precision(weights=weights, activations=activations), ranges=ranges)
+
+    for weights, activations in ((8, 8), (6, 8), (5, 8), (4, 8), (3, 8), (2, 8), (1, 8)):
+        bits = f"W{weights}A{activations}"
+        yield Row(method="after training", bits=bits, tail=(start(weights, activations),))
+        yield Row(
+            method="trained for it", bits=bits, tail=(QuantizeAware(start=start(weights, activations), training=tune),)
+        )
+    if name == "lenet5":
+        for both in (4, 2):
+            bits = f"W{both}A{max(both, 4)}"
+            first = start(both, max(both, 4))
+            yield Row(method="trained for it", bits=bits, tail=(QuantizeAware(start=first, training=tune),))
+    if name == "dscnn":
+        return
+    for share in (8, 6, 5, 4, 3):
+        budget = float(round(float_bytes * share / 32))
+        for search in Search:
+            mixed = MixedPrecision(budget=budget, search=search)
+            yield Row(method=f"{search}, after training", bits=f"≤ {share} on average", tail=(mixed,))
+            if search is Search.LEAST_HARM:
+                aware = QuantizeAware(training=tune, mixed=mixed)
+                yield Row(method=f"{search}, trained for it", bits=f"≤ {share} on average", tail=(aware,))
+
+
+def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+    """Progress on the terminal."""
+    yield from track(items, description=title, total=total, transient=True)
+
+
+def measured(row: Row, given: Subject, bench: Bench, work: Path, baseline: Design) -> dict[str, Any]:
+    """One line of the table."""
+    begin = time.monotonic()
+    start = Design(graph=given.graph, target=load_target("stm32f769"))
+    design = run((*given.learn, *row.tail), start, bench, judge=lambda _: (), checkpoints=work)
+    found = accuracy(design.graph, given.data)
+    full = accuracy(baseline.graph, given.data)
+    memory, whole = weight_bytes(design.graph), weight_bytes(baseline.graph)
+    return {
+        "method": row.method,
+        "bits": row.bits,
+        "weights_bytes": memory,
+        "saving": round(whole / memory, 2),
+        "accuracy": found,
+        "float_accuracy": full,
+        "drop_points": round(100 * (full - found), 2),
+        "seconds": round(time.monotonic() - begin),
+        "layers": " ".join(str(design.graph.types[n.inputs[1]].quant.bits) for n in layers(design.graph)),
+    }
+
+
+def layers(graph: Graph) -> list[Any]:
+    """The nodes that have weights."""
+    return [node for node in graph.nodes if node.op.channel_axis is not None]
+
+
+def accuracy(graph: Graph, data: Dataset) -> float:
+    """On the test samples, by an executor that gives the firmware's bytes."""
+    return float(np.mean(execute(graph, data.test.real()).argmax(axis=-1) == data.test.labels))
+
+
+def main() -> None:
+    """Fill the table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("lenet5", "resnet8", "dscnn"))
+    parser.add_argument("--out", type=Path, default=Path("runs/bits"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="rows whose method or bits contain this text")
+    given = parser.parse_args()
+    about = subject(given.name, given.seed)
+    work = given.out / given.name / f"seed{given.seed}"
+    work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(data=about.data, seed=given.seed, executor=execute, progress=shown)
+    start = Design(graph=about.graph, target=load_target("stm32f769"))
+    baseline = run(about.learn, start, bench, judge=lambda _: (), checkpoints=work)
+    table: list[dict[str, Any]] = []
+    for row in rows(given.name, about.tune, weight_bytes(baseline.graph)):
+        if given.only in f"{row.method} {row.bits}":
+            table.append(measured(row, about, bench, work, baseline))
+            print(table[-1], flush=True)
+            write(table, given.out / given.name, given.seed)
+
+
+def write(table: list[dict[str, Any]], stem: Path, seed: int) -> None:
+    """The rows so far as Markdown and CSV."""
+    names = list(table[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in table]
+    write_atomic(
+        stem.with_suffix(".md"), f"Seed {seed}; accuracy measured on the test samples.\n\n" + "\n".join(lines) + "\n"
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(table)
+    write_atomic(stem.with_suffix(".csv"), text.getvalue())
+
+
+if __name__ == "__main__":
+    main()
