@@ -12,6 +12,7 @@ resnet8 starts from the float weights of MLPerf Tiny (folder mlperf_tiny among t
 import argparse
 import csv
 import io
+import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def subject(name: str, seed: int) -> Subject:
         data=load("cifar10").scaled(255),
         graph=read_network(found[0]),
         learn=SIMPLIFY,
-        tune=Training(epochs=3, rate=2e-4, decay=0.0, shift=4, flip=True),
+        tune=Training(epochs=2, rate=2e-4, decay=0.0, shift=4, flip=True),
     )
 
 
@@ -145,8 +146,8 @@ def measured(row: Row, given: Subject, bench: Bench, work: Path, baseline: Desig
         "bits": row.bits,
         "weights_bytes": memory,
         "saving": round(whole / memory, 2),
-        "accuracy": found,
-        "float_accuracy": full,
+        "accuracy": round(found, 4),
+        "float_accuracy": round(full, 4),
         "drop_points": round(100 * (full - found), 2),
         "seconds": round(time.monotonic() - begin),
         "layers": " ".join(str(design.graph.types[n.inputs[1]].quant.bits) for n in layers(design.graph)),
@@ -177,24 +178,29 @@ def main() -> None:
     bench = Bench(data=about.data, seed=given.seed, executor=execute, progress=shown)
     start = Design(graph=about.graph, target=load_target("stm32f769"))
     baseline = run(about.learn, start, bench, judge=lambda _: (), checkpoints=work)
-    table: list[dict[str, Any]] = []
-    for row in rows(given.name, about.tune, weight_bytes(baseline.graph)):
-        if given.only in f"{row.method} {row.bits}":
-            table.append(measured(row, about, bench, work, baseline))
-            print(table[-1], flush=True)
-            write(table, given.out / given.name, given.seed)
+    for number, row in enumerate(rows(given.name, about.tune, weight_bytes(baseline.graph))):
+        done = work / f"row{number:02}.json"
+        if not done.is_file() and given.only in f"{row.method} {row.bits}":
+            write_atomic(done, json.dumps(measured(row, about, bench, work, baseline)))
+            print(done.read_text(), flush=True)
+        write(
+            [json.loads(path.read_text()) for path in sorted(work.glob("row*.json"))],
+            given.out / given.name,
+            given.seed,
+        )
 
 
 def write(table: list[dict[str, Any]], stem: Path, seed: int) -> None:
     """The rows so far as Markdown and CSV."""
+    if not table:
+        return
     names = list(table[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in table]
-    write_atomic(
-        stem.with_suffix(".md"), f"Seed {seed}; accuracy measured on the test samples.\n\n" + "\n".join(lines) + "\n"
-    )
+    head = f"Seed {seed}; accuracy measured on the test samples.\n\n"
+    write_atomic(stem.with_suffix(".md"), head + "\n".join(lines) + "\n")
     text = io.StringIO()
-    writer = csv.DictWriter(text, names)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     write_atomic(stem.with_suffix(".csv"), text.getvalue())

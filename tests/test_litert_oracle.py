@@ -36,8 +36,10 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.graph.ops.windows import same
 from crosslayer.core.quant import Array, Quant
+from crosslayer.evaluate.litert import answer
 from crosslayer.execute import exact, reference
-from litert_models import Kernels, answer
+from crosslayer.execute.litert import Kernels, run
+from crosslayer.write.tflite import write_tflite
 
 MODELS = 240
 """Random models for each operation and rule; at least 200 of them have different shapes."""
@@ -141,7 +143,7 @@ def test_integers_are_those_of_litert(op: str, rounding: Rounding) -> None:
         rng = random_for(op, rounding, number)
         graph = DRAWS[op](rng, rounding)
         inputs = draw_inputs(rng, graph)
-        expected = oracle(graph, inputs)
+        expected = answer(graph, inputs)
         shapes.add((graph.nodes[0].op, *(kind.shape for kind in graph.types.values())))
         for ours in our_answers(graph, inputs):
             differing = np.count_nonzero(ours != expected)
@@ -201,7 +203,7 @@ def test_operations_on_16_bits_are_those_of_litert(op: str, rounding: Rounding) 
 def check_litert(number: int, graph: Graph, rng: np.random.Generator) -> None:
     """Raises `AssertionError` if LiteRT answers otherwise."""
     inputs = draw_inputs(rng, graph)
-    expected = oracle(graph, inputs)
+    expected = answer(graph, inputs)
     for ours in our_answers(graph, inputs):
         differing = np.count_nonzero(ours != expected)
         assert differing == 0, f"model {number}: {differing} of {ours.size} codes differ: {graph.nodes[0].op}"
@@ -284,46 +286,9 @@ def test_the_optimised_dense_kernel_differs_from_the_double_rule_in_ties_alone()
         high = doubling_high(sums << np.maximum(factor.shift, 0), factor.mult)
         rounded = (high + ((1 << right) >> 1)) >> right
         ours = np.clip(rounded + scalar(params, "zero_out"), scalar(params, "low"), scalar(params, "high"))
-        assert np.array_equal(ours, answer(graph, [codes], Kernels.OPTIMISED)), f"model {number}"
-
-
-def oracle(graph: Graph, inputs: list[Array]) -> Array:
-    """LiteRT's answer from the kernels that a graph's rounding rule names."""
-    if graph.rounding is Rounding.FLOAT:
-        return answer(graph, inputs, Kernels.DEFAULT)
-    if graph.rounding is Rounding.DOUBLE and isinstance(graph.nodes[0].op, Dense) and not int16_weights(graph):
-        (codes,) = inputs
-        return answer(pointwise(graph), [codes[:, None, None, :]], Kernels.REFERENCE)[:, 0, 0, :]
-    return answer(graph, inputs, Kernels.REFERENCE)
-
-
-def int16_weights(graph: Graph) -> bool:
-    """True if a dense layer has int16 weights: its kernels then round as convolutions of int64 biases do."""
-    return graph.constants[graph.nodes[0].inputs[1]].dtype == np.int16
-
-
-def pointwise(graph: Graph) -> Graph:
-    """A dense layer as a convolution of one pixel.
-
-    None of LiteRT's dense kernels rounds as those of TensorFlow Lite Micro do; its reference convolution does. Only the
-    product of the scales, which a dense layer with one weight scale takes in float32, must be put in by hand.
-    """
-    (node,) = graph.nodes
-    assert isinstance(node.op, Dense)
-    x, weight, bias = graph.operands(node)
-    source, taps = x.code(), weight.code()
-    if len(taps.scale) == 1:
-        product = float(np.float32(source.scale[0]) * np.float32(taps.scale[0]))
-        source, taps = replace(source, scale=(product,)), replace(taps, scale=(1.0,))
-    b = Builder(graph.rounding)
-    result = b.add(
-        Conv2d(windows=Windows(kernel=(1, 1)), activation=node.op.activation),
-        b.input("x", (1, 1, *x.type.shape), source),
-        b.constant("weight", weight.constant()[:, None, None, :], taps),
-        b.constant("bias", bias.constant(), bias.code()),
-        quant=graph.types[node.name].quant,
-    )
-    return b.graph(result)
+        assert np.array_equal(ours, run(write_tflite(graph, batch=len(codes)), [codes], Kernels.OPTIMISED)), (
+            f"model {number}"
+        )
 
 
 def draw_shape(rng: np.random.Generator) -> Shape:

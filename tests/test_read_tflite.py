@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from crosslayer.core.errors import GraphError, ReadError
+from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Shape
@@ -139,6 +140,23 @@ def test_an_integer_network_starts_with_a_quantization_if_its_inputs_are_floats(
     assert again == graph
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     assert np.array_equal(exact.run(again, x), litert.run(write_tflite(graph), [x], litert.Kernels.REFERENCE))
+
+
+def test_sixteen_bit_activations_are_read_and_written() -> None:
+    code = Quant(bits=16, scale=(0.001,))
+    b = Builder(Rounding.REFERENCE)
+    x = b.input("x", (6, 6, 2), code)
+    windows = Windows(kernel=(3, 3), padding=(1, 1, 1, 1))
+    y = layer(b, Conv2d(windows=windows, activation=Activation.RELU), x, (4, 3, 3, 2), 1, quant=code)
+    z = layer(b, DepthwiseConv2d(windows=windows), y, (3, 3, 4), 2, quant=code)
+    y = b.add(AveragePool(windows=windows), b.add(Add(), y, z, quant=code))
+    y = b.add(Relu6(), b.add(GlobalMean(), y, quant=code), quant=code)
+    y = b.add(Requantize(), layer(b, Dense(), y, (5, 4), 3, quant=code), quant=OTHER)
+    graph = b.graph(b.add(Softmax(), y))
+    written = write_tflite(graph)
+    assert read_tflite(written, Rounding.REFERENCE) == graph
+    x = inputs(graph, 50)
+    assert np.array_equal(exact.run(graph, x), litert.run(written, [x], litert.Kernels.REFERENCE))
 
 
 # what cannot be read or written

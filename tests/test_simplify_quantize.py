@@ -321,7 +321,10 @@ PROMISES: list[tuple[Stage, Any]] = [
     (FoldNorms(), fresh),
     (FuseActivations(), fresh),
     *((QuantizeAffine(samples=16, rounding=rounding), simplified) for rounding in Rounding),
-    (QuantizeAffine(samples=16, ranges=RangeRule.MSE, learn_rounding=True, correct_biases=True), simplified),
+    (
+        QuantizeAffine(samples=16, ranges=RangeRule.MSE, learn_rounding=True, correct_biases=True),
+        lambda: fresh("lenet5"),
+    ),
     (Equalize(), simplified),
     (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1)), simplified),
     (PlanArena(), whole_design),

@@ -10,7 +10,7 @@ import pytest
 from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
-from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import Op
 from crosslayer.core.graph.ops import OPS, AveragePool, BatchNorm, Constant, MaxPool, Relu
 from crosslayer.core.quant import Array, Quant, affine
@@ -66,6 +66,12 @@ def read_back(raw: bytes, graph: Graph, x: Array) -> Array:
     return reading.results[0].tensor(reference.run(reading.graph, reading.source.stored(first(x))))
 
 
+def short_bias(graph: Graph, node: Node) -> bool:
+    """Whether a layer on 16 bits has a bias of 32: ONNX cannot say by which of two rules it rounds."""
+    codes = [graph.types[name].quant for name in node.inputs]
+    return node.op.channel_axis is not None and [q.bits for q in (codes[0], codes[2]) if q is not None] == [16, 32]
+
+
 def written(graphs: Iterator[Graph], count: int) -> Iterator[tuple[Graph, bytes]]:
     """The first graphs whose codes ONNX can say and whose output depends on the input."""
     for graph in graphs:
@@ -97,7 +103,8 @@ def test_random_float_networks_compute_the_same_in_onnx_runtime_and_when_read_ba
 
 def test_random_integer_networks_have_the_same_codes_when_read_back() -> None:
     graphs = (integer_graph(Seeded(seed), tuple(Rounding)[seed % 3]) for seed in range(1000))
-    for i, (graph, raw) in enumerate(written(graphs, 25)):
+    usual = (graph for graph in graphs if not any(short_bias(graph, node) for node in graph.nodes))
+    for i, (graph, raw) in enumerate(written(usual, 25)):
         x = inputs(graph, i)
         expected = first(reference.run(graph, x))
         found = read_back(raw, graph, x)

@@ -8,6 +8,7 @@ from crosslayer.core.design import Design
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute.training import Training
 from crosslayer.quantize.affine import QuantizeAffine
+from crosslayer.quantize.mixed import MixedPrecision
 
 
 @final
@@ -17,12 +18,13 @@ class QuantizeAware(Stage):
 
     With `learn_steps` the scales are trained with the weights (LSQ). Fold normalizations first: what is trained is what
     ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
-    that costs accuracy.
+    that costs accuracy. With `mixed`, that stage chooses the bits, and its `start` holds instead of this one's.
     """
 
     start: QuantizeAffine = field(default_factory=QuantizeAffine)
     training: Training = field(default_factory=lambda: Training(epochs=10, rate=5e-4, decay=0.0))
     learn_steps: bool = True
+    mixed: MixedPrecision | None = None
 
     def __post_init__(self) -> None:
         check_parameters(
@@ -35,7 +37,11 @@ class QuantizeAware(Stage):
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained integer design; notes: those of the start, epochs and samples."""
-        started, notes = self.start.apply(design, bench)
+        start, chosen = self.start, dict[str, Any]()
+        if self.mixed is not None:
+            precision, chosen = self.mixed.choose(design, bench)
+            start = replace(self.mixed.start, precision=precision)
+        started, notes = start.apply(design, bench)
         from crosslayer.execute.torch import train  # PyTorch is loaded only by who trains
         from crosslayer.quantize.straight import StraightThrough
 
@@ -43,7 +49,7 @@ class QuantizeAware(Stage):
             design.graph,
             started.graph,
             learn_steps=self.learn_steps,
-            power_of_two=self.start.precision.power_of_two,
+            power_of_two=start.precision.power_of_two,
         )
         train(
             module,
@@ -53,5 +59,5 @@ class QuantizeAware(Stage):
             progress=bench.progress,
             checkpoint=None if bench.scratch is None else bench.scratch / "training.safetensors",
         )
-        notes |= {"epochs": self.training.epochs, "trained": len(bench.data.train)}
+        notes |= {**chosen, "epochs": self.training.epochs, "trained": len(bench.data.train)}
         return replace(started, graph=module.convert()), notes

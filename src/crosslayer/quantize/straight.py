@@ -118,6 +118,8 @@ class StraightThrough(Learner):
         """The integer network with the codes of the current weights."""
         types, constants = dict(self._integer.types), dict(self._integer.constants)
         for name, scale in scales.items():
+            if not ((scale > 0) & scale.isfinite()).all():
+                raise GraphError(f"{name}: training diverged, its scale is no positive number; lower the rate")
             types[name] = replace(types[name], quant=replace(_code(types[name]), scale=tuple(scale.tolist())))
         for name, node in self._layers.items():
             source, (weight, bias) = _code(types[node.inputs[0]]), node.inputs[1:]
@@ -162,6 +164,7 @@ class StraightThrough(Learner):
             if isinstance(op, _LAYERS):
                 weight, bias = self._learned(graph, node, scales)
                 taps = scales[node.inputs[1]]
+                bias = bias.to(torch.float32)
                 decoded |= {node.inputs[1]: weight * _along(taps, weight, op), node.inputs[2]: bias * taps * sources[0]}
             elif op.weights:
                 decoded |= {n: torch.from_numpy(_code(graph.types[n]).decode(graph.constants[n])) for n in node.inputs}
@@ -327,7 +330,7 @@ def _looked_up(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:
     for value, quant in zip(values[1:], quants[1:], strict=True):
         place = torch.add(value.detach(), place, alpha=1 << quant.bits)
         first = (first << quant.bits) + quant.zero[0] - quant.lowest
-    table = torch.from_numpy((cases - _code(graph.types[node.name]).zero[0]).astype(np.float32))
+    table = torch.from_numpy(cases.astype(np.float32) - np.float32(_code(graph.types[node.name]).zero[0]))
     return table.index_select(0, (place + first).to(torch.int32).flatten()).reshape(place.shape)
 
 
@@ -337,7 +340,7 @@ def _mean(graph: Graph, node: Node, total: Tensor) -> Tensor:
     # the operation looks at nothing but the sum of each map, so that one pixel may stand for all
     whole = total.detach().numpy().astype(np.int64) + source.zero[0] * scalar(params, "pixels")
     codes = node.op.integer(params, whole[:, None, None])
-    return torch.from_numpy((codes - _code(graph.types[node.name]).zero[0]).astype(np.float32))
+    return torch.from_numpy(codes.astype(np.float32) - np.float32(_code(graph.types[node.name]).zero[0]))
 
 
 def _executed(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:

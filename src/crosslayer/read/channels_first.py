@@ -44,9 +44,9 @@ from crosslayer.read.problems import Unreadable, checked_size
 
 Order = tuple[int | None, ...]
 """For each axis of a value, the axis of the tensor that it is; None for an axis of one place that is none of them."""
-_MOST_COMPUTED = 1 << 26
+_MOST_COMPUTED = 1 << 24
 """Elements of all constants that a reader computes or repeats: a bound on what a damaged file costs."""
-_LARGEST_VALUE = 1 << 26
+_LARGEST_VALUE = 1 << 24
 """Elements of one run-time value: far beyond any small device."""
 _UNIT = 1e-12
 """The epsilon of a normalization that only scales and shifts: 1 + epsilon is 1 in float32."""

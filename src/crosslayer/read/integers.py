@@ -61,6 +61,10 @@ def finished(graph: Graph, coded: Coded, results: Sequence[bool], shifts: frozen
     graph = _with_biases(replace(without_unused(graph), rounding=rounding), shifts)
     if not coded.marks and not coded.inputs:
         foldable = {node.name for node in graph.nodes} - {node.name for node in fold_norms(graph).nodes}
+        for node in graph.nodes:  # one after another folds into what the other becomes
+            after = only_reader(graph, node.name)
+            if isinstance(node.op, BatchNorm) and after is not None and isinstance(after.op, BatchNorm):
+                foldable.add(after.name)
         return verify(fold_transposes(_norms_as_layers(graph, foldable)))
     graph = fuse_activations(_norms_as_layers(graph, frozenset()))
     return verify(fold_transposes(_Integers(graph, coded, rounding).graph(results)))
@@ -72,6 +76,8 @@ def _with_biases(graph: Graph, shifts: frozenset[str]) -> Graph:
     constants, types, renamed = dict(graph.constants), dict(graph.types), dict[str, str]()
     for layer in graph.nodes:
         shift = only_reader(graph, layer.name)
+        if shift is not None and isinstance(shift.op, Reshape) and shift.op.shape[-1] == types[layer.name].shape[-1]:
+            shift = only_reader(graph, shift.name)
         if shift is None or shift.name not in shifts or layer.op.channel_axis is None:
             continue
         own = f"{shift.name}.bias"
@@ -79,7 +85,7 @@ def _with_biases(graph: Graph, shifts: frozenset[str]) -> Graph:
         types[own] = TensorType(shape=constants[own].shape)
         changed[layer.name] = replace(layer, inputs=(*layer.inputs[:2], own))
         changed[shift.name] = None
-        renamed[shift.name] = layer.name
+        renamed[shift.name] = shift.inputs[0]
     return without_unused(rewire(with_nodes(replace(graph, constants=constants, types=types), changed), renamed))
 
 

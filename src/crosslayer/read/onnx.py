@@ -125,9 +125,9 @@ class _Network:
         self._problems.raise_if_any()
         for i, node in self._needed():
             place = f"node {i} '{node.name or (node.output[0] if node.output else '')}' ({node.op_type})"
-            self._failed.update(node.output)
             with self._problems.at(place):
                 self._node(node)
+            self._failed.update(name for name in node.output if name not in self._values)
         outputs = [value.name for value in self._graph.output]
         for output in outputs:
             with self._problems.at(f"output '{output}'"):
@@ -171,7 +171,6 @@ class _Network:
         if any(node.output[1:]):
             raise Unreadable(f"has {len(node.output)} results", "use the first one only")
         self._values[node.output[0]] = results
-        self._failed.difference_update(node.output)
 
     def _find(self, name: str) -> Tensor | None:
         """A tensor by name; None if what makes it has failed."""

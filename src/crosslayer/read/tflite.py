@@ -408,6 +408,8 @@ class _Reader:
     ) -> list[str]:
         """Two operands of one shape; a constant is repeated along the axes where it has one place."""
         indices = self._operands(operator, 2)[:2]
+        if operator.options.get("PotScaleInt16") and self._model.tensors[operator.outputs[0]].kind == "INT16":
+            raise Unreadable("adds 16-bit codes whose scales are powers of two", _CONVERT)
         shape = self._sample(self._model.tensors[operator.outputs[0]])
         if change is not None and indices[1] in self._values:
             raise Unreadable("has a second operand that is computed", _REPLACE)

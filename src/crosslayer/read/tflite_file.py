@@ -85,8 +85,8 @@ _DTYPES: Mapping[str, type[Any]] = {
 }
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "AddOptions": ("FusedActivationFunction",),
-    "SubOptions": ("FusedActivationFunction",),
+    "AddOptions": ("FusedActivationFunction", "PotScaleInt16"),
+    "SubOptions": ("FusedActivationFunction", "PotScaleInt16"),
     "MulOptions": ("FusedActivationFunction",),
     "DivOptions": ("FusedActivationFunction",),
     "ConcatenationOptions": ("Axis", "FusedActivationFunction"),

@@ -58,7 +58,8 @@ def exported(module: "torch.nn.Module", shape: Shape) -> bytes:
         program = torch.export.export(module.eval(), (torch.zeros(1, *shape),))
         torch.export.save(program, buffer)
     except Exception as error:  # torch.export raises errors of dozens of types for what it cannot trace
-        raise ReadError(f"the module cannot be exported ({error}); make torch.export.export accept it") from error
+        what = str(error).partition("\n")[0]
+        raise ReadError(f"the module cannot be exported ({what}); make torch.export.export accept it") from error
     finally:
         module.train(training)
     return buffer.getvalue()
@@ -131,9 +132,10 @@ class _Network:
         self._problems.raise_if_any()
         for operator in program.operators:
             place = f"'{operator.name}' ({operator.target.removeprefix('torch.ops.')})"
-            self._failed.update(operator.results)
             with self._problems.at(place):
                 self._operator(operator)
+            if operator.results and operator.results[0] not in self._values:
+                self._failed.update(operator.results)
         outputs: list[Tensor] = []
         for name in program.outputs:
             with self._problems.at(f"output '{name}'"):
@@ -168,8 +170,7 @@ class _Network:
             raise Unreadable(f"holds values that do not fit together ({error})", "save it again") from error
         if not operator.results:
             raise Unreadable("has no result", "save it again")
-        self._values[operator.results[0]] = result  # others, such as the places of maxima, fail where they are read
-        self._failed.discard(operator.results[0])
+        self._values[operator.results[0]] = result
 
     def _find(self, name: str) -> Tensor | int | None:
         if name in self._values:

@@ -22,5 +22,6 @@ def write_network(graph: Graph, path: Path) -> None:
 
             content = write_onnx(graph)
         case other:
-            raise InputError(f"{path}: '{other}' cannot be written; end the name in {' or '.join(SUFFIXES)}, or in nothing")
+            known = " or ".join(SUFFIXES)
+            raise InputError(f"{path}: '{other}' cannot be written; end the name in {known}, or name a folder")
     write_atomic(path, content)

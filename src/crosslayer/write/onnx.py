@@ -58,7 +58,8 @@ def write_onnx(graph: Graph) -> bytes:
 
     A float network computes the same up to the order of float additions. For an integer one ONNX prescribes real
     arithmetic and rounds each result once, to even: codes may differ by one from those of the graph. Read back by
-    `read_onnx` with the graph's rounding it gives the same codes. Raises `GraphError` for codes that ONNX lacks.
+    `read_onnx` with the graph's rounding it gives the same codes, but for layers on 16 bits with a bias of 32 (it is
+    read as one of 64, which rounds otherwise). Raises `GraphError` for codes that ONNX lacks.
     """
     try:
         import onnx

@@ -189,8 +189,10 @@ class _Writer:
         """The tensor of a weight or bias, with `lead` axes of size 1 before its own; written once."""
         if name not in self._index:
             kind, value = graph.types[name], graph.constants[name]
-            if kind.quant is not None and 8 < kind.quant.bits <= 16:
-                raise GraphError(f"'{name}' has {kind.quant.bits}-bit weights; TFLite has at most 8 bits")
+            if kind.quant is not None and 8 < kind.quant.bits <= 16 and len(kind.shape) > 2:
+                raise GraphError(
+                    f"'{name}' has {kind.quant.bits}-bit weights; TFLite's convolutions have at most 8 bits"
+                )
             self._index[name] = self._tensor(name, (*[1] * lead, *kind.shape), kind, value)
         return self._index[name]
 
@@ -289,6 +291,7 @@ def _form(op: Op, graph: Graph, node: Node, batch: int) -> _Form:
     match op:
         case Conv2d():
             options = {**_place(op.windows, source), **_dilation(op.windows), **_fused(op.activation)}
+            options |= _bias_type(graph, node)
             return _Form(name="CONV_2D", versions=(1, 3, 4), table="Conv2DOptions", options=options)
         case DepthwiseConv2d():
             options = {**_place(op.windows, source), **_dilation(op.windows), **_fused(op.activation)}
@@ -296,12 +299,8 @@ def _form(op: Op, graph: Graph, node: Node, batch: int) -> _Form:
             versions = (1 if op.windows.dilation == (1, 1) else 2, 3, 5)
             return _Form(name="DEPTHWISE_CONV_2D", versions=versions, table="DepthwiseConv2DOptions", options=options)
         case Dense():
-            return _Form(
-                name="FULLY_CONNECTED",
-                versions=(1, 4, 7),
-                table="FullyConnectedOptions",
-                options=_fused(op.activation),
-            )
+            options = {**_fused(op.activation), **_bias_type(graph, node)}
+            return _Form(name="FULLY_CONNECTED", versions=(1, 4, 7), table="FullyConnectedOptions", options=options)
         case MaxPool() | AveragePool():
             if op.windows.dilation != (1, 1):
                 raise GraphError("TFLite's pools have no dilation")
@@ -310,7 +309,8 @@ def _form(op: Op, graph: Graph, node: Node, batch: int) -> _Form:
             options = {**_place(op.windows, source), "FilterHeight": high, "FilterWidth": wide}
             return _Form(name=name, table="Pool2DOptions", options=options)
         case Add():
-            return _Form(name="ADD", table="AddOptions", options=_fused(op.activation))
+            options = _fused(op.activation) | ({"PotScaleInt16": False} if _wide(source, source) == 2 else {})
+            return _Form(name="ADD", table="AddOptions", options=options)
         case Mul():
             return _Form(name="MUL", versions=(1, 2, 4), table="MulOptions", options=_fused(op.activation))
         case GlobalMean():
@@ -330,7 +330,7 @@ def _form(op: Op, graph: Graph, node: Node, batch: int) -> _Form:
         case Softmax():
             return _Form(name="SOFTMAX", table="SoftmaxOptions", options={"Beta": 1.0})
         case LeakyRelu():
-            return _Form(name="LEAKY_RELU", table="LeakyReluOptions", options={"Alpha": op.slope})
+            return _Form(name="LEAKY_RELU", versions=(1, 2, 2), table="LeakyReluOptions", options={"Alpha": op.slope})
         case _ if type(op) in _PLAIN:
             return _PLAIN[type(op)]
         case _:
@@ -358,6 +358,14 @@ def _place(windows: Windows, source: TensorType) -> dict[str, Any]:
 def _dilation(windows: Windows) -> dict[str, Any]:
     high, wide = windows.dilation
     return {"DilationHFactor": high, "DilationWFactor": wide}
+
+
+def _bias_type(graph: Graph, node: Node) -> dict[str, Any]:
+    """Tells int16 kernels whether sums are kept in 32 or in 64 bits."""
+    source, bias = graph.types[node.inputs[0]].quant, graph.types[node.inputs[2]].quant
+    if source is None or bias is None or source.bits <= 8:
+        return {}
+    return {"QuantizedBiasType": {32: 2, 64: 4}[bias.bits]}  # INT32 and INT64 of the schema's TensorType
 
 
 def _fused(activation: Activation) -> dict[str, Any]:
