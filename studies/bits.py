@@ -121,7 +121,8 @@ def rows(name: str, tune: Training, float_bytes: int) -> Iterator[Row]:
     for share in (8, 6, 5, 4, 3):
         budget = float(round(float_bytes * share / 32))
         for search in Search:
-            mixed = MixedPrecision(budget=budget, search=search)
+            samples = 256 if search is Search.LEAST_HARM else 2000
+            mixed = MixedPrecision(budget=budget, search=search, samples=samples)
             yield Row(method=f"{search}, after training", bits=f"≤ {share} on average", tail=(mixed,))
             if search is Search.LEAST_HARM:
                 aware = QuantizeAware(training=tune, mixed=mixed)

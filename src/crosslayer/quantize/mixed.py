@@ -42,7 +42,7 @@ class Search(StrEnum):
     LEAST_HARM = "least-harm"
     """The error of the logits when one layer alone has few bits; then the exact least sum of errors in the budget."""
     Q_CAPSNETS = "q-capsnets"
-    """The published four steps (Marchisio et al. 2020), judged by validation accuracy."""
+    """The published four steps (Marchisio et al. 2020), judged by validation accuracy; ask for many samples."""
 
 
 @final
@@ -52,7 +52,8 @@ class MixedPrecision(Stage):
 
     `budget` is in bytes, seconds or joules, as `resource` asks; layers get `least`…`most` bits. `q-capsnets` may lose
     `tolerance` of the float network's validation accuracy and chooses the bits of activations too; where both cannot be
-    had it keeps the accuracy and misses the budget, as published. `least-harm` looks at `samples` training samples.
+    had it keeps the accuracy and misses the budget, as published. `least-harm` looks at `samples` training samples,
+    `q-capsnets` at so many validation samples.
     """
 
     budget: float = 65_536.0
@@ -151,7 +152,7 @@ class MixedPrecision(Stage):
     def _four_steps(
         self, design: Design, ranges: Ranges, layers: list[str], cost: Any, within: float, bench: Bench
     ) -> Found:
-        validation = bench.data.validation
+        validation = bench.data.validation.take(slice(0, self.samples))
         x, labels = validation.real(), validation.labels
 
         def judge(weights: Assignment, activations: int) -> float:

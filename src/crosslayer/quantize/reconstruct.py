@@ -18,8 +18,8 @@ from crosslayer.quantize.scales import bias_codes
 _LAYERS = (Conv2d, DepthwiseConv2d, Dense)
 _STRETCH = 1.1, -0.1
 """ζ and γ of the rectified sigmoid (Louizos et al. 2018, arXiv 1712.01312), as in AdaRound, eq. 23."""
-_ROWS, _BATCH, _STEPS = 8192, 512, 1000
-_RATE, _PRESSURE = 2e-2, 0.3
+_ROWS, _BATCH, _STEPS = 8192, 256, 500
+_RATE, _PRESSURE = 2e-2, 1.0
 """Step of Adam, and the weight of the push towards 0 or 1 against the error, which is 1 for rounding to nearest."""
 _SHARPNESS = 20.0, 2.0
 """β at the start, where only weights near 0 or 1 are pushed, and at the end (AdaRound, section 3.2 and its code)."""

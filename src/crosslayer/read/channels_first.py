@@ -363,6 +363,8 @@ class ChannelsFirst:
         """Batch normalization along axis 1; `constants` are scale, shift, mean and variance."""
         if len(x.shape) < 2:
             raise Unreadable(f"normalizes channels, its input has the shape {list(x.shape)}", "give it a channel axis")
+        if not np.all(constants[3] + epsilon > 0):
+            raise Unreadable("has a negative variance", "train the network again")
         order = self._channels_last(x)
         name = self._norm(self.arranged(self.real(x), order), constants, epsilon)
         return replace(x, name=name, order=_units_out(order, x.shape))
@@ -531,6 +533,8 @@ class ChannelsFirst:
         real = value.real()
         if not np.issubdtype(real.dtype, np.number) or np.iscomplexobj(real):
             raise Unreadable(f"has constants of type {real.dtype}", "use numbers")
+        if not np.isfinite(real).all():
+            raise Unreadable("has constants that are not finite", "train the network again")
         name = self._builder.constant(self._names.fresh(f"{self._here}.{role}"), real)
         if value.code is not None:
             self._coded.constants[name] = (value.value, value.code)

@@ -61,7 +61,8 @@ def onnx_reading(source: Path | bytes, rounding: Rounding = Rounding.DOUBLE, *, 
         batch = 0 if batched and shape else None
         return network.reading(name, shape, batch, order, rounding, integers=kind != "float32")
 
-    return fewest_moves(build, shape, batched=batched)
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        return fewest_moves(build, shape, batched=batched)
 
 
 def _input(file: OnnxFile) -> tuple[str, Shape, str]:
@@ -162,8 +163,7 @@ class _Network:
         attributes = Attributes(node, self._folder)
         call = Call(build=self._build, opset=self._opset, inputs=inputs, attributes=attributes)
         try:
-            with np.errstate(all="ignore"):
-                results = call.fold(node.op_type) if call.is_constant(node.op_type) else table[node.op_type](call)
+            results = call.fold(node.op_type) if call.is_constant(node.op_type) else table[node.op_type](call)
         except KeyError:
             raise Unreadable(f"{node.op_type} of a computed tensor is not supported", _REPLACE) from None
         except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError, MemoryError) as error:

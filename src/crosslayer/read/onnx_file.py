@@ -3,7 +3,7 @@
 Source: `onnx.proto` and `ExternalData.md` of the ONNX project.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, final
@@ -69,7 +69,17 @@ def load(source: Path | bytes) -> OnnxFile:
         raise ReadError(f"{where}: is no ONNX model, or a damaged one ({error}); export it again") from error
     if not model.HasField("graph") or not model.graph.output:
         raise ReadError(f"{where}: holds no network; export it again")
+    if not all(isinstance(name, str) for name in _names(model.graph)):  # bytes where they are not UTF-8
+        raise ReadError(f"{where}: has names that are no text; export it again")
     return OnnxFile(model=model, folder=source.parent if isinstance(source, Path) else None, where=where)
+
+
+def _names(graph: Any) -> Iterator[Any]:
+    """All names of a `GraphProto` that matter."""
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 def array(tensor: Any, folder: Path | None) -> Array:

@@ -10,6 +10,7 @@ from crosslayer.core.errors import GraphError, ReadError
 
 LARGEST = 1 << 28
 """Elements of one tensor. A reader refuses a larger one before it asks for its memory."""
+_MOST_AXES = 32
 _TOLD = 20  # problems in one message
 
 
@@ -42,7 +43,7 @@ class Problems:
     def __init__(self, where: str) -> None:
         """None so far; `where` names the file."""
         self._where = where
-        self._found: list[Problem] = []
+        self._found: dict[Problem, None] = {}
 
     @property
     def found(self) -> tuple[Problem, ...]:
@@ -51,9 +52,7 @@ class Problems:
 
     def add(self, place: str, what: str, todo: str) -> None:
         """One more; the same one counts once."""
-        problem = Problem(place=place, what=what, todo=todo)
-        if problem not in self._found:
-            self._found.append(problem)
+        self._found[Problem(place=place, what=what, todo=todo)] = None
 
     @contextmanager
     def at(self, place: str) -> Generator[None]:
@@ -70,7 +69,7 @@ class Problems:
         """Raises one `ReadError` that lists them all, a line each."""
         if not self._found:
             return
-        told = [str(problem) for problem in self._found[:_TOLD]]
+        told = [str(problem) for problem in self.found[:_TOLD]]
         more = len(self._found) - len(told)
         if len(self._found) == 1:
             raise ReadError(f"{self._where}: {told[0]}")
@@ -90,13 +89,15 @@ class Unreadable(Exception):  # noqa: N818  # never leaves a reader: `Problems.a
 
 
 def checked_size(shape: Sequence[int]) -> int:
-    """The number of elements of a tensor. Raises `Unreadable` for a negative axis or more than `LARGEST`.
+    """The number of elements of a tensor. Raises `Unreadable` for a negative axis, too many axes or elements.
 
     >>> checked_size((2, 3))
     6
     """
     if any(side < 0 for side in shape):
         raise Unreadable(f"the shape {list(shape)} has a negative axis", "export the network again")
+    if len(shape) > _MOST_AXES:
+        raise Unreadable(f"a tensor has {len(shape)} axes", f"use at most {_MOST_AXES}")
     size = math.prod(shape)
     if size > LARGEST:
         raise Unreadable(f"a tensor of shape {list(shape)} has more than {LARGEST} elements", "use a smaller network")

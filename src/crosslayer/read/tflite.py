@@ -51,7 +51,7 @@ _MOST_WEIGHTS = 1 << 26
 """Elements of all constants together: far beyond any small device, and a bound on what a damaged file costs."""
 _ACTIVATIONS = {0: Activation.NONE, 1: Activation.RELU, 3: Activation.RELU6}
 _CONVERT = "convert it again with full integer quantization (int8), or as float32"
-_REPLACE = "replace it by operators that are supported (docs/formats.md lists them)"
+_REPLACE = "replace it by operators that are supported (docs/tflite.md lists them)"
 _BITS = {"INT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "INT32": 32, "INT64": 64}
 
 

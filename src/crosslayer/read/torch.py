@@ -74,9 +74,10 @@ def pt2_reading(source: Path | bytes, rounding: Rounding = Rounding.DOUBLE) -> R
         parts.append(_program(file))
     problems.raise_if_any()
     (program,) = parts
-    return fewest_moves(
-        lambda order: _Network(file.where, program).reading(order, rounding), program.shape, batched=True
-    )
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        return fewest_moves(
+            lambda order: _Network(file.where, program).reading(order, rounding), program.shape, batched=True
+        )
 
 
 @final
@@ -162,8 +163,7 @@ class _Network:
         self._build.at(operator.name)
         call = Call(build=self._build, arguments=operator.arguments, values=self._values)
         try:
-            with np.errstate(all="ignore"):
-                result = OPERATIONS[target](call)
+            result = OPERATIONS[target](call)
         except CrosslayerError:
             raise
         except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError, MemoryError) as error:
@@ -259,7 +259,7 @@ class Call:
         if isinstance(item, Argument):
             item = item.value
         if isinstance(item, str):
-            item = self.values[item]
+            item = self.values.get(item)
         if not isinstance(item, int) or not -(2**63) <= item < 2**63:
             raise Unreadable("has something else where an integer is expected", "save it again")
         return int(item)
