@@ -61,7 +61,9 @@ def main() -> None:
             start = time.perf_counter()
             aware.convert()
             convert = 1e3 * (time.perf_counter() - start)
-            print(f"| {name} | {bits} | {rounding} | {peer:.0f} | {ours:.0f} | {ratio:.2f} | {convert:.0f} |", flush=True)
+            print(
+                f"| {name} | {bits} | {rounding} | {peer:.0f} | {ours:.0f} | {ratio:.2f} | {convert:.0f} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ What `crosslayer.read.onnx` reads. A network has one input, a fixed shape but fo
 int8 or uint8 inputs. A file with anything else is refused as a whole, with a list of all that cannot be read.
 
 Quantized networks are read as the integers they hold: QuantizeLinear and DequantizeLinear pairs around operators, or
-QLinear operators. Weights must be symmetric; scales of activations are per tensor. Also of com.microsoft: {microsoft}.
+QLinear operators. Weights must be symmetric; scales of activations are per tensor. Of com.microsoft's operators these
+are read: {microsoft}.
 
 Shapes that a network computes from its input's shape, and operators on constants, are computed while reading.
 

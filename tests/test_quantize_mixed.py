@@ -15,10 +15,13 @@ from crosslayer.core.design import Design, weight_bytes
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.ops import Dense, Relu, Softmax
+from crosslayer.execute.training import Training
 from crosslayer.flow import execute
 from crosslayer.hardware.catalogue import load_target
+from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.budget import Assignment, Judge, least_harm, q_capsnets
 from crosslayer.quantize.mixed import MixedPrecision, Resource, Search
+from crosslayer.study import parse_study, study_text
 
 Table = Mapping[str, Mapping[int, float]]
 
@@ -147,6 +150,41 @@ def test_few_bits_cost_more_instructions_so_that_a_tight_budget_of_time_takes_ei
     assert set(tight["bits"].values()) == {8}
     with pytest.raises(InputError, match="raise it"):
         MixedPrecision(budget=0.9 * loose["cost"], resource=resource)(design, bench)
+
+
+STUDY = """
+[network]
+source = "lenet5"
+[data]
+source = "digits"
+[target]
+name = "stm32f769"
+[[stage]]
+use = "{use}"
+[{table}]
+budget = 5000.0
+search = "q-capsnets"
+samples = 10
+"""
+
+
+@pytest.mark.parametrize(("use", "key"), [("mixed-precision", ""), ("quantize-aware", ".mixed")])
+def test_a_study_can_ask_for_it(use: str, key: str) -> None:
+    text = STUDY.format(use=use, table=f"stage{key}") if key else STUDY.format(use=use, table="x").replace("[x]\n", "")
+    (stage,) = parse_study(text, "study").recipe or ()
+    mixed = stage.mixed if isinstance(stage, QuantizeAware) else stage
+    assert mixed == MixedPrecision(budget=5000.0, search=Search.Q_CAPSNETS, samples=10)
+    assert parse_study(study_text(parse_study(text, "study"), (stage,)), "again").recipe == (stage,)
+
+
+def test_training_for_mixed_bits_keeps_the_bits_and_the_budget() -> None:
+    design, bench = design_and_bench()
+    mixed = MixedPrecision(budget=720.0)
+    aware = QuantizeAware(mixed=mixed, training=Training(epochs=2, batch=50, rate=1e-3))
+    made, started = aware(design, bench), mixed(design, bench)
+    assert made.trail[-1].notes["bits"] == started.trail[-1].notes["bits"]
+    assert weight_bytes(made.graph) == weight_bytes(started.graph) <= 720
+    assert made.graph != started.graph
 
 
 def test_integers_have_their_bits_already() -> None:

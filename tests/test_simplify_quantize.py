@@ -50,6 +50,7 @@ from crosslayer.quantize.precision import Bits, Precision
 from crosslayer.quantize.ranges import RangeRule
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
 from crosslayer.simplify.norms import FoldNorms, fold_norms
+from crosslayer.simplify.transposes import FoldTransposes
 from crosslayer.study import STAGES
 from crosslayer.testing.chance import Chance, Seeded, grown
 from crosslayer.testing.graphs import Growth, float_graph
@@ -319,6 +320,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     (PruneChannels(step=0.5, epochs=0, drop=1.0, keep=0.3, patience=2, cost=Cost.MACS), lambda: fresh("lenet5")),
     (PruneChannels(step=0.9, epochs=1, drop=1.0, keep=0.6), fresh),
     (FoldNorms(), fresh),
+    (FoldTransposes(), fresh),
     (FuseActivations(), fresh),
     *((QuantizeAffine(samples=16, rounding=rounding), simplified) for rounding in Rounding),
     (

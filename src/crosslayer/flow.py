@@ -44,6 +44,7 @@ from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
+from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.read.network import SUFFIXES as READABLE
 from crosslayer.read.network import read_network
 from crosslayer.report.page import write_report
@@ -157,7 +158,7 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
     for position, stage in enumerate(recipe):
         if design.graph.is_integer or not isinstance(stage, (Train, FineTune, PruneChannels)):
             try:
-                design = (stage.start if isinstance(stage, QuantizeAware) else stage)(design, bench)
+                design = (stage.start if isinstance(stage, QuantizeAware | MixedPrecision) else stage)(design, bench)
             except GraphError as error:
                 raise GraphError(f"stage {position + 1} ({stage.name()}): {error}") from error
     if design.plan is None or not design.graph.is_integer:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import tomli_w
 
@@ -21,14 +21,18 @@ from crosslayer.prune.channels import PruneChannels
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
+from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms
+from crosslayer.simplify.transposes import FoldTransposes
 
 STAGES: tuple[type[Stage], ...] = (
     Equalize,
     FineTune,
     FoldNorms,
+    FoldTransposes,
     FuseActivations,
+    MixedPrecision,
     PlanArena,
     PruneChannels,
     QuantizeAffine,
@@ -169,9 +173,17 @@ def study_text(study: Study, recipe: Recipe) -> str:
         "data": to_plain(study.data),
         "target": to_plain(study.target),
         "require": {r.name: r.written for r in study.require},
-        "stage": [{"use": stage.name(), **to_plain(stage)} for stage in recipe],
+        "stage": [{"use": stage.name(), **_without_none(to_plain(stage))} for stage in recipe],
     }
     return tomli_w.dumps(document)
+
+
+def _without_none(plain: Any) -> Any:
+    """Plain values without what is None: TOML says that by leaving it out."""
+    if isinstance(plain, Mapping):
+        given = cast("Mapping[str, Any]", plain)
+        return {key: _without_none(value) for key, value in given.items() if value is not None}
+    return plain
 
 
 def find_stage(name: str, where: str) -> type[Stage]:

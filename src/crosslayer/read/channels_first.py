@@ -492,7 +492,7 @@ class ChannelsFirst:
         image = (2, 3, 1) if len(x.shape) == 4 else (None, 2, 1)
         if len(x.shape) in (3, 4) and [axis for axis in image if axis in sides] == sides and not {0, 1} & set(axes):
             order = image
-        name, shape = self.arranged(x, order), list(x.shape)
+        name, shape = self.arranged(self.real(x), order), list(x.shape)
         for axis in axes:
             shape[axis] += sum(margins[axis])
         todo = [axis for axis in order if axis in axes]

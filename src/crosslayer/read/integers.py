@@ -74,13 +74,14 @@ def _with_biases(graph: Graph, shifts: frozenset[str]) -> Graph:
     """Normalizations that only add, and alone read a layer, as part of its bias."""
     changed: dict[str, Node | None] = {}
     constants, types, renamed = dict(graph.constants), dict(graph.types), dict[str, str]()
+    names = _taken(graph)
     for layer in graph.nodes:
         shift = only_reader(graph, layer.name)
         if shift is not None and isinstance(shift.op, Reshape) and shift.op.shape[-1] == types[layer.name].shape[-1]:
             shift = only_reader(graph, shift.name)
         if shift is None or shift.name not in shifts or layer.op.channel_axis is None:
             continue
-        own = f"{shift.name}.bias"
+        own = names.fresh(f"{shift.name}.bias")
         constants[own] = constants[layer.inputs[2]] + constants[shift.inputs[2]]
         types[own] = TensorType(shape=constants[own].shape)
         changed[layer.name] = replace(layer, inputs=(*layer.inputs[:2], own))
@@ -93,6 +94,7 @@ def _norms_as_layers(graph: Graph, foldable: frozenset[str] | set[str]) -> Graph
     """Normalizations but the `foldable` ones as depthwise convolutions of one weight, which have an integer meaning."""
     nodes: list[Node] = []
     constants, types = dict(graph.constants), dict(graph.types)
+    names = _taken(graph)
 
     def add(node: Node, shape: tuple[int, ...]) -> str:
         nodes.append(node)
@@ -106,7 +108,7 @@ def _norms_as_layers(graph: Graph, foldable: frozenset[str] | set[str]) -> Graph
         shape = types[node.name].shape
         gamma, beta, mean, variance = (constants[n].astype(np.float64) for n in node.inputs[1:])
         factor = gamma / np.sqrt(variance + node.op.epsilon)
-        weight, bias, source = f"{node.name}.factor", f"{node.name}.term", node.inputs[0]
+        source, weight, bias = node.inputs[0], names.fresh(f"{node.name}.factor"), names.fresh(f"{node.name}.term")
         constants[weight] = factor.astype(np.float32)[None, None]
         constants[bias] = (beta - mean * factor).astype(np.float32)
         for name in (weight, bias):
@@ -116,10 +118,18 @@ def _norms_as_layers(graph: Graph, foldable: frozenset[str] | set[str]) -> Graph
             add(Node(name=node.name, op=op, inputs=(source, weight, bias)), shape)
         else:
             image = 1, math.prod(shape[:-1]), shape[-1]
-            flat = add(Node(name=f"{node.name}.image", op=Reshape(shape=image), inputs=(source,)), image)
-            made = add(Node(name=f"{node.name}.affine", op=op, inputs=(flat, weight, bias)), image)
+            flat = add(Node(name=names.fresh(f"{node.name}.image"), op=Reshape(shape=image), inputs=(source,)), image)
+            made = add(Node(name=names.fresh(f"{node.name}.affine"), op=op, inputs=(flat, weight, bias)), image)
             add(Node(name=node.name, op=Reshape(shape=shape), inputs=(made,)), shape)
     return without_unused(replace(graph, nodes=tuple(nodes), constants=constants, types=types))
+
+
+def _taken(graph: Graph) -> Names:
+    """Names, of which those in the graph are given."""
+    names = Names()
+    for name in graph.types:
+        names.fresh(name)
+    return names
 
 
 @final
@@ -130,11 +140,9 @@ class _Integers:
         self._graph = graph
         self._coded = coded
         self._builder = Builder(rounding)
-        self._names = Names()
+        self._names = _taken(graph)
         self._renamed: dict[str, str] = {}
         self._converted: dict[tuple[str, Quant | None], str] = {}
-        for name in graph.types:
-            self._names.fresh(name)
 
     def graph(self, results: Sequence[bool]) -> Graph:
         """The graph whose outputs are codes where `results` says so, else real values."""

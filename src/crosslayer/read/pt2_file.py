@@ -3,6 +3,7 @@
 Source: `torch/_export/serde/schema.py` (version 8) and `torch/export/pt2_archive/` of PyTorch 2.13.
 """
 
+import functools
 import io
 import json
 import zipfile
@@ -158,7 +159,7 @@ class Pt2:
                     return self._tensor(folder, _dict(config[name]))
             raise Unreadable(f"lacks the tensor '{name}'", _SAVE)
 
-        return read
+        return functools.cache(read)
 
     def _tensor(self, folder: str, entry: Mapping[str, Any]) -> Array:
         """A tensor from the bytes of its storage."""
