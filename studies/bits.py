@@ -58,6 +58,8 @@ class Subject:
     graph: Graph
     learn: Recipe
     tune: Training
+    tune_few: Training
+    """For weights of less than 8 bits, which have farther to go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class Row:
     method: str
     bits: str
     tail: Recipe
+    epochs: int = 0
 
 
 def subject(name: str, seed: int) -> Subject:
@@ -78,6 +81,7 @@ def subject(name: str, seed: int) -> Subject:
             graph=network(name, data.shape, len(data.classes), seed),
             learn=(Train(epochs=12, shift=1), *SIMPLIFY),
             tune=Training(epochs=6, rate=5e-4, decay=0.0, shift=1),
+            tune_few=Training(epochs=6, rate=5e-4, decay=0.0, shift=1),
         )
     if name == "dscnn":
         data = load("kws12")
@@ -86,6 +90,7 @@ def subject(name: str, seed: int) -> Subject:
             graph=network(name, data.shape, len(data.classes), seed),
             learn=(Train(epochs=40, batch=64, shift=2), *SIMPLIFY),
             tune=Training(epochs=15, batch=64, rate=3e-4, decay=0.0, shift=2),
+            tune_few=Training(epochs=40, batch=64, rate=1e-3, decay=0.0, shift=2),
         )
     found = [folder / RESNET8 for folder in places.search_folders() if (folder / RESNET8).is_file()]
     if not found:
@@ -95,38 +100,43 @@ def subject(name: str, seed: int) -> Subject:
         graph=read_network(found[0]),
         learn=SIMPLIFY,
         tune=Training(epochs=2, rate=2e-4, decay=0.0, shift=4, flip=True),
+        tune_few=Training(epochs=5, rate=5e-4, decay=0.0, shift=4, flip=True),
     )
 
 
-def rows(name: str, tune: Training, float_bytes: int) -> Iterator[Row]:
-    """What is compared: uniform bits, and mixed ones in the memory that uniform ones take."""
+def rows(name: str, about: Subject, float_bytes: int) -> Iterator[Row]:
+    """What is compared: uniform bits, and mixed ones in the memory that the rest of float32's saving leaves."""
 
     def start(weights: int, activations: int) -> QuantizeAffine:
         ranges = RangeRule.MSE if activations < 8 else RangeRule.MIN_MAX
         return QuantizeAffine(precision=Precision(weights=weights, activations=activations), ranges=ranges)
 
-    for weights, activations in ((8, 8), (6, 8), (5, 8), (4, 8), (3, 8), (2, 8), (1, 8)):
-        bits = f"W{weights}A{activations}"
-        yield Row(method="after training", bits=bits, tail=(start(weights, activations),))
-        yield Row(
-            method="trained for it", bits=bits, tail=(QuantizeAware(start=start(weights, activations), training=tune),)
-        )
+    def trained(weights: int, activations: int) -> Row:
+        training = about.tune if weights >= 8 else about.tune_few
+        aware = QuantizeAware(start=start(weights, activations), training=training)
+        return Row(method="trained for it", bits=f"W{weights}A{activations}", tail=(aware,), epochs=training.epochs)
+
+    for weights in (8, 6, 5, 4, 3, 2, 1):
+        yield Row(method="after training", bits=f"W{weights}A8", tail=(start(weights, 8),))
+        yield trained(weights, 8)
     if name == "lenet5":
-        for both in (4, 2):
-            bits = f"W{both}A{max(both, 4)}"
-            first = start(both, max(both, 4))
-            yield Row(method="trained for it", bits=bits, tail=(QuantizeAware(start=first, training=tune),))
+        yield trained(4, 4)
+        yield trained(2, 4)
     if name == "dscnn":
         return
-    for share in (8, 6, 5, 4, 3):
-        budget = float(round(float_bytes * share / 32))
+    for saving in (4.0, 5.0, 6.2, 7.5, 10.0):
         for search in Search:
             samples = 256 if search is Search.LEAST_HARM else 2000
-            mixed = MixedPrecision(budget=budget, search=search, samples=samples)
-            yield Row(method=f"{search}, after training", bits=f"≤ {share} on average", tail=(mixed,))
+            mixed = MixedPrecision(budget=float(int(float_bytes / saving)), search=search, samples=samples)
+            yield Row(method=f"{search}, after training", bits=f"{saving:g} times less", tail=(mixed,))
             if search is Search.LEAST_HARM:
-                aware = QuantizeAware(training=tune, mixed=mixed)
-                yield Row(method=f"{search}, trained for it", bits=f"≤ {share} on average", tail=(aware,))
+                aware = QuantizeAware(training=about.tune_few, mixed=mixed)
+                yield Row(
+                    method=f"{search}, trained for it",
+                    bits=f"{saving:g} times less",
+                    tail=(aware,),
+                    epochs=about.tune_few.epochs,
+                )
 
 
 def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
@@ -145,6 +155,7 @@ def measured(row: Row, given: Subject, bench: Bench, work: Path, baseline: Desig
     return {
         "method": row.method,
         "bits": row.bits,
+        "epochs": row.epochs,
         "weights_bytes": memory,
         "saving": round(whole / memory, 2),
         "accuracy": round(found, 4),
@@ -179,7 +190,7 @@ def main() -> None:
     bench = Bench(data=about.data, seed=given.seed, executor=execute, progress=shown)
     start = Design(graph=about.graph, target=load_target("stm32f769"))
     baseline = run(about.learn, start, bench, judge=lambda _: (), checkpoints=work)
-    for number, row in enumerate(rows(given.name, about.tune, weight_bytes(baseline.graph))):
+    for number, row in enumerate(rows(given.name, about, weight_bytes(baseline.graph))):
         done = work / f"row{number:02}.json"
         if not done.is_file() and given.only in f"{row.method} {row.bits}":
             write_atomic(done, json.dumps(measured(row, about, bench, work, baseline)))

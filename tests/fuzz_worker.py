@@ -143,7 +143,7 @@ def pt2_case(raw: bytes, rng: random.Random) -> bytes:
 
 
 def main(kind: str, folder: Path, first: int, count: int) -> None:
-    """Print a JSON object: how many were read and refused, what else happened, the longest and mean time, the memory taken."""
+    """Print a JSON object: how many were read and refused, what else happened, longest and mean time, memory taken."""
     if kind == "onnx":
         from crosslayer.read.onnx import read_onnx as read
 

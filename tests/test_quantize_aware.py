@@ -151,6 +151,13 @@ def one_layer(weights: Array, bias: Array, ranges: Any, bits: int = 8) -> Straig
     return StraightThrough(graph, quantize(graph, ranges, Rounding.DOUBLE, Precision(weights=bits)), learn_steps=True)
 
 
+def real_gradient(module: StraightThrough, name: str) -> torch.Tensor:
+    """The gradient for a weight or bias itself; what is learned is its quotient by a unit."""
+    found = module.floats.constant(name).grad
+    assert found is not None
+    return found / torch.from_numpy(module._units[name])
+
+
 def straight(real: torch.Tensor, codes: Array, low: float, high: float) -> torch.Tensor:
     """The codes; backward as `real` between the bounds."""
     inside = torch.where((real > low + 1e-4) & (real < high - 1e-4), real, 0)  # a sum of 0 is not 0 in float32
@@ -176,7 +183,7 @@ def slowly(module: StraightThrough, x: Array) -> tuple[torch.Tensor, dict[str, t
     for node in whole.nodes[:-1]:
         quant, operands, op = code_of(whole, node.name), [values[n] for n in whole.activations(node)], node.op
         if node.op.channel_axis is not None:
-            weight, bias = (leaf(n, module.floats.constant(n)) for n in node.inputs[1:])
+            weight, bias = (leaf(n, t) for n, t in zip(node.inputs[1:], module._real(node.name), strict=True))
             taps = scale(node.inputs[1])
             step = taps.reshape([-1 if i == op.channel_axis else 1 for i in range(weight.dim())])
             steps = taps * scale(node.inputs[0])
@@ -213,7 +220,7 @@ def test_gradients_are_those_of_plain_arithmetic_on_rounded_values(name: str) ->
             F.cross_entropy(logits, labels).backward()
         for leaf, value in leaves.items():
             step = leaf.removeprefix("step of ")
-            ours = (module.floats.constant(leaf) if step == leaf else getattr(module, module._steps[step])).grad
+            ours = real_gradient(module, leaf) if step == leaf else getattr(module, module._steps[step]).grad
             assert value.grad is not None
             room = 1e-3 if step == leaf else 2e-2  # the gradient of a step is a small sum of large parts
             assert np.allclose(ours, value.grad, rtol=room, atol=1e-3 * float(value.grad.abs().max())), (bits, leaf)
@@ -222,23 +229,21 @@ def test_gradients_are_those_of_plain_arithmetic_on_rounded_values(name: str) ->
 def test_what_saturates_has_no_gradient() -> None:
     module = one_layer(np.eye(3), np.zeros(3), {"x": (-1.0, 1.0), "y": (-0.25, 0.5)})
     module(torch.tensor([[0.25, 0.75, -0.5]])).sum().backward()
-    bias = module.floats.constant("c").grad
-    assert bias is not None
+    bias = real_gradient(module, "c")
     assert np.allclose(bias.numpy(), [1.0, 0.0, 0.0], atol=1e-6)
 
 
 def test_a_weight_beyond_its_codes_is_moved_inwards_only() -> None:
     module = one_layer(np.array([[0.5, 0.25], [0.5, 0.25]]), np.zeros(2), {"x": (-1.0, 1.0), "y": (-4.0, 4.0)})
-    weight = module.floats.constant("w")
     with torch.no_grad():
-        weight[:, 0] = 2.0  # the codes end at 0.5
+        module.floats.constant("w")[:, 0] *= 4  # 2.0; the codes end at 0.5
     y = module(torch.tensor([[0.5, 0.5]]))
     (y * torch.tensor([1.0, -1.0])).sum().backward()
-    assert weight.grad is not None
-    down, up = weight.grad[:, 0].tolist()
+    gradient = real_gradient(module, "w")
+    down, up = gradient[:, 0].tolist()
     assert down == pytest.approx(0.5, rel=0.02)
     assert up == 0
-    assert torch.allclose(weight.grad[:, 1].abs(), torch.tensor(0.5), rtol=0.02)
+    assert torch.allclose(gradient[:, 1].abs(), torch.tensor(0.5), rtol=0.02)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -315,6 +320,19 @@ def test_training_learns_what_rounding_has_destroyed() -> None:
     assert right(start) < 0.75
     assert right(after) > 0.9
     assert set(np.unique(after.constants["conv1.weight"])) == {-1, 1}
+
+
+def test_a_channel_learns_at_the_same_relative_rate_however_large_it_is() -> None:
+    """Folding leaves channels of very different size; one step of Adam must not wipe the small ones out."""
+    weights = np.random.default_rng(0).normal(size=(4, 200)) * np.array([[1e-4], [0.01], [1.0], [100.0]])
+    module = one_layer(weights, np.zeros(4), {"x": (-1.0, 1.0), "y": (-1e4, 1e4)})
+    before = module._real("y")[0].detach().clone()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    (module(torch.ones(1, 200)) * torch.tensor([1e4, 100.0, 1.0, 0.01])).sum().backward()
+    optimizer.step()
+    moved = (module._real("y")[0] - before).abs().mean(dim=1) / before.square().mean(dim=1).sqrt()
+    assert (moved > 0.005).all()
+    assert (moved < 0.02).all()
 
 
 # the stage

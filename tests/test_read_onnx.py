@@ -421,6 +421,13 @@ def test_weights_with_a_zero_point_are_refused() -> None:
         read_onnx(model(nodes, constants, [1, 3], kind=TensorProto.INT8).SerializeToString())
 
 
+def test_integers_are_not_padded_with_zeros_that_may_not_be_theirs() -> None:
+    nodes = [n("QuantizeLinear", "x s z", "q"), n("Pad", "q p", "r"), n("DequantizeLinear", "r s z", "y")]
+    constants = {"s": np.float32(0.5), "z": np.int8(3), "p": np.array([0, 0, 0, 2])}
+    with pytest.raises(ReadError, match=r"node 1 'r' \(Pad\): computes with integers as if they were numbers"):
+        read_onnx(model(nodes, constants, [1, 3]).SerializeToString())
+
+
 def test_what_a_quantized_file_computes_in_floats_stays_in_floats() -> None:
     nodes = [n("QuantizeLinear", "x s z", "q"), n("DequantizeLinear", "q s z", "a"), n("Gemm", "a w", "y")]
     constants = {"s": np.float32(0.5), "z": np.int8(3), "w": values(3, 2)}

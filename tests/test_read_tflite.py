@@ -21,6 +21,7 @@ from crosslayer.core.graph.ops import (
     Activation,
     Add,
     AveragePool,
+    Clamp,
     Concat,
     Constant,
     Conv2d,
@@ -45,6 +46,7 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Quant
 from crosslayer.execute import exact, litert, reference
+from crosslayer.networks.zoo import network
 from crosslayer.read.tflite import read_tflite
 from crosslayer.write.tflite import write_tflite
 from fuzzing import storm
@@ -219,6 +221,8 @@ def small(change: Callable[[Builder, str], str], code: Quant | None = CODE) -> G
             small(lambda b, x: b.add(MaxPool(windows=Windows(kernel=(2, 2), dilation=(2, 2))), x)),
             "pools have no dilation",
         ),
+        (small(lambda b, x: b.add(Clamp(low=-1.0, high=1.0), x), None), "no such operator; write ONNX"),
+        (network("resnet8", (8, 8, 3), 10, 0), "fold it first"),
     ],
 )
 def test_what_tflite_cannot_say_is_refused(graph: Graph, message: str) -> None:

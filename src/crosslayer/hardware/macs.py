@@ -19,4 +19,4 @@ INSTRUCTIONS_PER_MAC: Mapping[int, Figure] = MappingProxyType(
         8: Figure(value=6.0, low=4.4, high=10.4, source=f"{_SOURCE}: int8 kernels, five networks on five cores"),
     }
 )
-"""Instructions per multiply-accumulate by bits of the weights, with activations of 8 bits and the unpacking. Emulated."""
+"""Instructions per multiply-accumulate by bits of the weights, activations of 8 bits; with the unpacking. Emulated."""

@@ -33,7 +33,7 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.graph.ops.products import largest_sum
 from crosslayer.core.graph.ops.unary import Unary
-from crosslayer.core.quant import Quant
+from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact
 from crosslayer.execute.reference import encode_input
 from crosslayer.execute.torch import Learner, Linear, evaluate, filters, linear, linear_gradients, repeated, to_torch
@@ -59,15 +59,18 @@ class StraightThrough(Learner):
 
     The parameters are the weights and biases of the float network and, with `learn_steps`, the scales of weights and
     activations: LSQ (Esser et al. 2020, arXiv 1902.08153) on their logarithms (Jain et al. 2020, arXiv 1903.08066),
-    which Adam moves well at the rate of the weights. Scales of inputs and those that an operation fixes stay; so do
-    zeros, and powers of two remain such.
+    which Adam moves well at the rate of the weights (see `_units`). Scales of inputs and those that an operation fixes
+    stay; so do zeros, and powers of two remain such.
     """
 
     def __init__(self, graph: Graph, integer: Graph, *, learn_steps: bool, power_of_two: bool = False) -> None:
         """Start with the weights of `graph` and the scales of `integer`, its quantized form."""
         super().__init__()
         self.graph = graph
-        self.floats = to_torch(graph)
+        self._units = _units(graph, integer)
+        self.floats = to_torch(
+            replace(graph, constants={n: v / self._units.get(n, 1) for n, v in graph.constants.items()})
+        )
         self._integer = integer
         self._power_of_two = power_of_two
         self._layers = {node.name: node for node in integer.nodes if isinstance(node.op, _LAYERS)}
@@ -124,7 +127,7 @@ class StraightThrough(Learner):
         for name, node in self._layers.items():
             source, (weight, bias) = _code(types[node.inputs[0]]), node.inputs[1:]
             taps = _code(types[weight])
-            real_weight, real_bias = (self.floats.constant(n).detach().numpy() for n in self._real(name))
+            real_weight, real_bias = (value.detach().numpy() for value in self._real(name))
             if not (np.isfinite(real_weight).all() and np.isfinite(real_bias).all()):
                 raise GraphError(f"{name}: training diverged, its weights are not finite; lower the rate")
             accumulator = replace(_code(types[bias]), scale=tuple(source.scale[0] * s for s in taps.scale))
@@ -133,9 +136,10 @@ class StraightThrough(Learner):
             constants[bias] = bias_codes(real_bias, source, taps).astype(accumulator.dtype)
         return replace(self._integer, types=types, constants=constants)
 
-    def _real(self, layer: str) -> tuple[str, ...]:
-        """The names of a layer's weight and bias in the float network."""
-        return self.graph.producers[layer].inputs[1:]
+    def _real(self, layer: str) -> Sequence[Tensor]:
+        """A layer's weight and bias."""
+        names = self.graph.producers[layer].inputs[1:]
+        return [self.floats.constant(n) * torch.from_numpy(self._units[n]) for n in names]
 
     def _evaluate(self, graph: Graph, node: Node, values: list[Tensor], scales: Mapping[str, Tensor]) -> Tensor:
         """The centred codes of one node's result."""
@@ -173,7 +177,7 @@ class StraightThrough(Learner):
 
     def _learned(self, graph: Graph, node: Node, scales: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The codes of a layer's weight and bias, with gradients for the real ones and for their scales."""
-        weight, bias = (self.floats.constant(n) for n in self._real(node.name))
+        weight, bias = self._real(node.name)
         kinds = np.float32, np.float64  # a bias may have more than 24 bits
         codes = [torch.from_numpy(graph.constants[n].astype(k)) for n, k in zip(node.inputs[1:], kinds, strict=True)]
         taps, source = scales[node.inputs[1]], scales[node.inputs[0]]
@@ -374,6 +378,28 @@ def _along(scale: Tensor, weight: Tensor, op: Op) -> Tensor:
 def _code(kind: TensorType) -> Quant:
     assert kind.quant is not None
     return kind.quant
+
+
+def _units(graph: Graph, integer: Graph) -> Mapping[str, Array]:
+    """For each weight and bias the power of two in which it is learned, per channel.
+
+    Folding leaves channels of very different size, and Adam moves all values alike. Relative to its unit a weight is as
+    large as a fresh one (He et al. 2015: root mean square √(2 / fan in)), and a bias as one after a normalization, where
+    the largest result lies about four standard deviations away: so the rates are those of the network before folding.
+    """
+    units: dict[str, Array] = {}
+    for node in graph.nodes:
+        axis = node.op.channel_axis
+        if axis is not None:
+            weight, bias = (graph.constants[n] for n in node.inputs[1:])
+            others = tuple(i for i in range(weight.ndim) if i != axis)
+            fresh = math.sqrt(2 * len(bias) / weight.size)
+            quant = _code(integer.types[node.name])
+            farthest = quant.scale[0] * max(quant.highest - quant.zero[0], quant.zero[0] - quant.lowest)
+            sizes = np.sqrt(np.mean(weight**2, axis=others, keepdims=True)) / fresh, np.full(1, farthest / 4)
+            for name, size in zip(node.inputs[1:], sizes, strict=True):
+                units[name] = np.exp2(np.rint(np.log2(np.where(size > 0, size, 1.0)))).astype(np.float32)
+    return units
 
 
 def _groups(graph: Graph) -> Mapping[str, str]:

@@ -24,6 +24,6 @@ def read_network(path: Path, rounding: Rounding = Rounding.DOUBLE) -> Graph:
         case ".pt2":
             from crosslayer.read.torch import read_pt2
 
-            return read_pt2(path)
+            return read_pt2(path, rounding)
         case other:
             raise ReadError(f"{path}: '{other}' is no network file; give one that ends in {', '.join(SUFFIXES)}")

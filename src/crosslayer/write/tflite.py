@@ -13,6 +13,7 @@ from crosslayer.core.graph.ops import (
     Activation,
     Add,
     AveragePool,
+    BatchNorm,
     Concat,
     Constant,
     Conv2d,
@@ -333,8 +334,10 @@ def _form(op: Op, graph: Graph, node: Node, batch: int) -> _Form:
             return _Form(name="LEAKY_RELU", versions=(1, 2, 2), table="LeakyReluOptions", options={"Alpha": op.slope})
         case _ if type(op) in _PLAIN:
             return _PLAIN[type(op)]
+        case BatchNorm():
+            raise GraphError("TFLite has no normalization; fold it first (stage fold-norms)")
         case _:
-            raise GraphError("has no TFLite form; fold normalizations first (stage fold-norms)")
+            raise GraphError("TFLite has no such operator; write ONNX instead")
 
 
 _PLAIN: Mapping[type[Op], _Form] = {
