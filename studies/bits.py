@@ -100,7 +100,7 @@ def subject(name: str, seed: int) -> Subject:
         graph=read_network(found[0]),
         learn=SIMPLIFY,
         tune=Training(epochs=2, rate=2e-4, decay=0.0, shift=4, flip=True),
-        tune_few=Training(epochs=5, rate=5e-4, decay=0.0, shift=4, flip=True),
+        tune_few=Training(epochs=4, rate=5e-4, decay=0.0, shift=4, flip=True),
     )
 
 

@@ -383,9 +383,9 @@ def _code(kind: TensorType) -> Quant:
 def _units(graph: Graph, integer: Graph) -> Mapping[str, Array]:
     """For each weight and bias the power of two in which it is learned, per channel.
 
-    Folding leaves channels of very different size, and Adam moves all values alike. Relative to its unit a weight is as
-    large as a fresh one (He et al. 2015: root mean square √(2 / fan in)), and a bias as one after a normalization, where
-    the largest result lies about four standard deviations away: so the rates are those of the network before folding.
+    Folding leaves channels of very different size, and Adam moves all values alike. In its unit a weight is as large as
+    a fresh one (He et al. 2015: root mean square √(2 / fan in)), and a bias as one after a normalization, where the
+    largest result lies about four standard deviations away: so the rates are those of the network before folding.
     """
     units: dict[str, Array] = {}
     for node in graph.nodes:

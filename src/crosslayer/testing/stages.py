@@ -12,7 +12,7 @@ from crosslayer.core.graph.graph import verify
 from crosslayer.core.plan import check_plan
 from crosslayer.core.stage import Stage, run
 from crosslayer.flow import execute
-from crosslayer.study import STAGES, Named, Source, Study, parse_study, study_text
+from crosslayer.study import STAGES, DataSource, Named, Source, Study, parse_study, study_text
 from crosslayer.testing.datasets import small_dataset
 
 
@@ -62,6 +62,6 @@ def check_fields(stage: Stage) -> None:
     assert str(stage).startswith(f"{where}("), f"{where}: prints as {stage}"
     assert from_plain(kind, to_plain(stage), where) == stage, f"{where}: differs after a way through plain values"
     if kind in STAGES:
-        study = Study(network=Source(source="lenet5"), data=Source(source="digits"), target=Named(name="stm32f769"))
+        study = Study(network=Source(source="lenet5"), data=DataSource(source="digits"), target=Named(name="stm32f769"))
         again = parse_study(study_text(study, (stage,)), where)
         assert again.recipe == (stage,), f"{where}: differs after a way through a study file"
