@@ -75,7 +75,7 @@ def test_the_operation_of_the_extension_guide_works_in_every_executor(tmp_path: 
 
 def _add_row(path: Path, text: str) -> None:
     """The list with the guide's import and row, where the guide says."""
-    line, row = text.strip().splitlines()
+    line, row = filter(None, text.splitlines())
     name = re.fullmatch(r"OPS = \(\.\.\., (\w+), \.\.\.\)", row)
     assert name
     source = path.read_text(encoding="utf-8")

@@ -233,6 +233,13 @@ def test_what_saturates_has_no_gradient() -> None:
     assert np.allclose(bias.numpy(), [1.0, 0.0, 0.0], atol=1e-6)
 
 
+def test_inputs_have_gradients_too() -> None:
+    x = torch.tensor([[0.25, 3.0, -0.5]], requires_grad=True)
+    one_layer(np.diag([1.0, 2.0, 3.0]), np.zeros(3), {"x": (-1.0, 1.0), "y": (-4.0, 4.0)})(x).sum().backward()
+    assert x.grad is not None
+    assert np.allclose(x.grad.numpy(), [[1.0, 0.0, 3.0]], rtol=0.01)
+
+
 def test_a_weight_beyond_its_codes_is_moved_inwards_only() -> None:
     module = one_layer(np.array([[0.5, 0.25], [0.5, 0.25]]), np.zeros(2), {"x": (-1.0, 1.0), "y": (-4.0, 4.0)})
     with torch.no_grad():
@@ -394,6 +401,14 @@ def test_diverging_training_is_refused() -> None:
         train(module_of(simple("lenet5"), x, Precision()), DATA, wild, seed=0, progress=quietly)
 
 
+def test_training_starts_from_corrected_biases_if_asked() -> None:
+    design, bench = design_of(simple("lenet5")), small_bench()
+    start = QuantizeAffine(samples=64, precision=Precision(weights=2), correct_biases=True)
+    still = QuantizeAware(start=start, training=Training(epochs=1, rate=1e-30), learn_steps=False)
+    assert still(design, bench).graph == start(design, bench).graph
+    assert still(design, bench).graph != replace(start, correct_biases=False)(design, bench).graph
+
+
 def test_a_recipe_with_it_can_be_rehearsed() -> None:
     bench = small_bench()
     design = design_of(network("resnet8", (8, 8, 1), 4, 0))
@@ -405,7 +420,7 @@ def test_a_recipe_with_it_can_be_rehearsed() -> None:
 
 
 def test_what_training_would_undo_is_refused() -> None:
-    with pytest.raises(InputError, match=r"training undoes start\.learn_rounding"):
+    with pytest.raises(InputError, match=r"rounds to nearest; leave start\.learn_rounding out"):
         QuantizeAware(start=QuantizeAffine(learn_rounding=True))
     with pytest.raises(InputError, match="use quantize-affine"):
         QuantizeAware(training=Training(epochs=0))

@@ -46,6 +46,7 @@ from crosslayer.prune.cost import Cost
 from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
+from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.quantize.precision import Bits, Precision
 from crosslayer.quantize.ranges import RangeRule
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
@@ -329,6 +330,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     ),
     (Equalize(), simplified),
     (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1)), simplified),
+    (MixedPrecision(budget=40_000.0, samples=16), simplified),
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
 ]

@@ -22,6 +22,7 @@ from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms
 from crosslayer.study import (
     STAGES,
+    DataSource,
     Named,
     Source,
     Study,
@@ -93,7 +94,7 @@ def study(require: str) -> Study:
     st.builds(
         Study,
         network=st.builds(Source, source=words),
-        data=st.builds(Source, source=words),
+        data=st.builds(DataSource, source=words, scale=st.floats(1e-3, 1e3)),
         target=st.builds(Named, name=words),
         seed=st.integers(0, 2**63),
         samples=counts,
@@ -184,7 +185,7 @@ def test_a_limit_is_kept_as_it_was_written() -> None:
 
 def test_the_default_study_is_this() -> None:
     found = parse_study(flow.STUDY, "default study")
-    assert (found.network, found.data) == (Source(source="lenet5"), Source(source="digits"))
+    assert (found.network, found.data) == (Source(source="lenet5"), DataSource(source="digits"))
     assert found.target == Named(name="stm32f769")
     assert found.recipe is None
     assert [(r.name, r.written) for r in found.require] == [

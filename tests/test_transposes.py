@@ -13,6 +13,7 @@ from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.channels import layers, remove
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Add, Concat, Constant, Conv2d, Dense, Mul, Reshape, Transpose, Windows
+from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Array, Quant, affine
 from crosslayer.execute import exact, reference
 from crosslayer.quantize.affine import quantize
@@ -202,3 +203,18 @@ def test_folding_keeps_every_byte(graph: Graph) -> None:
         np.testing.assert_array_equal(found, expected)
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_convolution_of_a_transposed_value_reads_it_in_its_new_order() -> None:
+    """The result of a transposition lies in memory in its old order, which the fast executor must not trust."""
+    rng, b = np.random.default_rng(0), Builder()
+    code = Quant(bits=8, scale=(0.1,))
+    x = b.add(Transpose(permutation=(2, 1, 0)), b.input("x", (3, 9, 7), code))
+    taps = Quant(bits=8, scale=(0.01,))
+    w = b.constant("w", rng.integers(-127, 128, (4, 3, 3, 3)), taps)
+    c = b.constant("c", np.zeros(4), bias_code(code, taps))
+    windows = Windows(kernel=(3, 3), padding=(1, 1, 1, 1))
+    graph = b.graph(b.add(Conv2d(windows=windows), x, w, c, quant=Quant(bits=8, scale=(0.3,))))
+    for count in (1, 5):
+        codes = rng.integers(-128, 128, (count, 3, 9, 7)).astype(np.int8)
+        assert np.array_equal(exact.run(graph, codes), reference.run(graph, codes))

@@ -178,7 +178,8 @@ def _strips(op: Conv2d, weight: Array, shape: tuple[int, ...]) -> tuple[Callable
     missing = ((count - 1) * t * w.stride[1] + span) - (shape[1] + left + right)
 
     def strips(x: Array) -> tuple[Array, Layout]:
-        x = np.pad(x, ((0, 0), (top, bottom), (left, right + max(missing, 0)), (0, 0)))
+        margins = (0, 0), (top, bottom), (left, right + max(missing, 0)), (0, 0)
+        x = np.ascontiguousarray(np.pad(x, margins))  # transposed or repeated values keep their order in memory
         n, y, z, c = x.strides
         view = np.lib.stride_tricks.as_strided(
             x,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 import numpy as np
 import safetensors
@@ -42,9 +42,14 @@ _NAMESPACE = SimpleNamespace(
 
 
 class Learner(torch.nn.Module, ABC):
-    """A module that can be trained: it computes the values of `graph`, by the same names."""
+    """A module that can be trained: it computes the values of `graph`, by the same names.
+
+    `rise` is in how many steps the rate rises to its full value: some networks do not survive Adam's first steps, which
+    move all weights by the whole rate.
+    """
 
     graph: Graph
+    rise: ClassVar[int] = 0
 
     @abstractmethod
     def forward(self, x: Tensor, upto: str | None = None) -> Tensor:
@@ -266,9 +271,14 @@ def train(
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
     total = max(1, training.epochs * steps)
     start = 0 if checkpoint is None else _restore(checkpoint, module, optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (start * steps + step) / total))
-    )
+    rise = max(1, min(module.rise, total // 4))
+
+    def share(step: int) -> float:
+        """Of the full rate, in one step of this run."""
+        step += start * steps
+        return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     images = torch.from_numpy(data.real())
     labels = torch.from_numpy(data.labels)
     for epoch in range(start, training.epochs):

@@ -5,6 +5,7 @@ from typing import Any, final
 
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
+from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute.training import Training
 from crosslayer.quantize.affine import QuantizeAffine
@@ -18,7 +19,8 @@ class QuantizeAware(Stage):
 
     With `learn_steps` the scales are trained with the weights (LSQ). Fold normalizations first: what is trained is what
     ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
-    that costs accuracy. With `mixed`, that stage chooses the bits, and its `start` holds instead of this one's.
+    that costs accuracy; with few bits `start.correct_biases` is a much better start. With `mixed`, that stage chooses
+    the bits, and its `start` holds instead of this one's.
     """
 
     start: QuantizeAffine = field(default_factory=QuantizeAffine)
@@ -29,10 +31,7 @@ class QuantizeAware(Stage):
     def __post_init__(self) -> None:
         check_parameters(
             (self.training.epochs >= 1, "training.epochs must be at least 1; for none, use quantize-affine"),
-            (
-                not (self.start.learn_rounding or self.start.correct_biases),
-                "training undoes start.learn_rounding and start.correct_biases; leave them out",
-            ),
+            (not self.start.learn_rounding, "training rounds to nearest; leave start.learn_rounding out"),
         )
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
@@ -46,7 +45,7 @@ class QuantizeAware(Stage):
         from crosslayer.quantize.straight import StraightThrough
 
         module = StraightThrough(
-            design.graph,
+            _with_biases(design.graph, started.graph) if start.correct_biases else design.graph,
             started.graph,
             learn_steps=self.learn_steps,
             power_of_two=start.precision.power_of_two,
@@ -61,3 +60,13 @@ class QuantizeAware(Stage):
         )
         notes |= {**chosen, "epochs": self.training.epochs, "trained": len(bench.data.train)}
         return replace(started, graph=module.convert()), notes
+
+
+def _with_biases(graph: Graph, integer: Graph) -> Graph:
+    """The float network with the biases of its quantized form."""
+    constants = dict(graph.constants)
+    for node in integer.nodes:
+        quant = integer.types[node.inputs[-1]].quant
+        if node.op.channel_axis is not None and quant is not None:
+            constants[graph.producers[node.name].inputs[2]] = quant.decode(integer.constants[node.inputs[2]])
+    return replace(graph, constants=constants)

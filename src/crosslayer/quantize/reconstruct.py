@@ -80,7 +80,7 @@ def learn_rounding(graph: Graph, integer: Graph, x: Array, rng: np.random.Genera
 def _reconstructed(graph: Graph, integer: Graph, x: Array, improve: Callable[[Layer], tuple[Array, Array]]) -> Graph:
     """The integer network with the weight and bias codes that `improve` makes for each layer, the first one first."""
     real, coded = {graph.inputs[0]: x}, {integer.inputs[0]: encode_input(integer, x)}
-    last = {name: node.name for node in integer.nodes for name in integer.activations(node)}
+    last, last_real = ({name: node.name for node in g.nodes for name in g.activations(node)} for g in (integer, graph))
     for node in integer.nodes:
         twin = graph.producers.get(node.name)
         if twin is not None and isinstance(node.op, _LAYERS):
@@ -103,9 +103,9 @@ def _reconstructed(graph: Graph, integer: Graph, x: Array, improve: Callable[[La
         if twin is not None:
             values = [real[n] for n in graph.activations(twin)]
             real[node.name] = repeated(exact.evaluate(graph, twin, values), len(x))
-        for name in integer.activations(node):
-            if last[name] == node.name:
-                coded.pop(name)
+        for values, reader in ((coded, last), (real, last_real)):
+            for name in [name for name in values if reader.get(name) == node.name]:
+                values.pop(name)
     return integer
 
 

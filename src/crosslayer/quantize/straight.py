@@ -8,7 +8,7 @@ real function where a result is not saturated (Bengio et al. 2013, arXiv 1308.34
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class StraightThrough(Learner):
     stay; so do zeros, and powers of two remain such.
     """
 
+    rise: ClassVar[int] = 100  # no normalization makes up for a step that moves all weights alike
+
     def __init__(self, graph: Graph, integer: Graph, *, learn_steps: bool, power_of_two: bool = False) -> None:
         """Start with the weights of `graph` and the scales of `integer`, its quantized form."""
         super().__init__()
@@ -88,8 +90,10 @@ class StraightThrough(Learner):
         scales = {name: self._scale(name) for name in self._scaled()}
         graph = self._coded(scales)
         source = graph.inputs[0]
-        zero = _code(graph.types[source]).zero[0]
-        values = {source: torch.from_numpy(encode_input(graph, x.numpy()).astype(np.float32) - zero)}
+        quant = _code(graph.types[source])
+        codes = torch.from_numpy(encode_input(graph, x.detach().numpy()).astype(np.float32) - np.float32(quant.zero[0]))
+        bounds = quant.lowest - quant.zero[0], quant.highest - quant.zero[0]
+        values = {source: cast("Tensor", _Straight.apply(x / scales[source], codes, bounds))}
         for node in graph.nodes:
             if wanted in values:
                 break
@@ -239,6 +243,17 @@ class _Sum(torch.autograd.Function):
         return grad * p, grad * q, to_p, to_q, None, None
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Plan:
+    """How a layer computes: its operation, the bounds of its codes, its rescaling, and what no sum can exceed."""
+
+    op: Linear
+    bounds: Bounds
+    rescale: Rescale
+    largest: int
+
+
 class _Layer(torch.autograd.Function):
     """u, filters w, bias b and a factor m per filter ↦ the codes of (u ∗ w + b) · m; backward as that, not saturated.
 
@@ -246,7 +261,7 @@ class _Layer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, taps: Tensor, bias: Tensor, factor: Tensor, plan: "_Plan") -> Tensor:
+    def forward(ctx: Any, u: Tensor, taps: Tensor, bias: Tensor, factor: Tensor, plan: _Plan) -> Tensor:
         kind = torch.float32 if plan.largest < _FLOAT32 else torch.float64
         sums = linear(plan.op, u.to(kind), taps.to(kind), bias.to(kind))
         codes, steps = _rescaled(sums.reshape(-1, sums.shape[-1]), plan)
@@ -262,17 +277,6 @@ class _Layer(torch.autograd.Function):
         to_u, to_taps, to_bias = linear_gradients(plan.op, grad, u, taps * wide, needs_x=ctx.needs_input_grad[0])
         to_factor = (taps * to_taps).flatten(1).sum(1) + bias * to_bias
         return to_u, to_taps * wide, to_bias * factor, to_factor, None
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plan:
-    """How a layer computes: its operation, the bounds of its codes, its rescaling, and what no sum can exceed."""
-
-    op: Linear
-    bounds: Bounds
-    rescale: Rescale
-    largest: int
 
 
 def _plan(graph: Graph, node: Node) -> _Plan:
@@ -291,7 +295,7 @@ def _between(grad: Tensor, steps: Tensor, bounds: Bounds) -> Tensor:
     return torch.ops.aten.hardtanh_backward(grad, steps, *bounds)
 
 
-def _rescaled(sums: Tensor, plan: "_Plan") -> tuple[Tensor, Tensor]:
+def _rescaled(sums: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
     """Integer sums (rows, channels) ↦ centred codes, exactly as the layer rounds them, and sums · m.
 
     `DOUBLE` rounds (sums · mult) / 2^31 to the nearest integer, halves up, and then its n-th part of a power of two,
