@@ -57,9 +57,8 @@ class Subject:
     data: Dataset
     graph: Graph
     learn: Recipe
-    tune: Training
-    tune_few: Training
-    """For weights of less than 8 bits, which have farther to go."""
+    tune: tuple[Training, ...]
+    """Ways to train for the integers; each row takes the one with the best validation accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +67,8 @@ class Row:
 
     method: str
     bits: str
-    tail: Recipe
-    epochs: int = 0
+    tails: tuple[Recipe, ...]
+    """The stages after the float network; of several the one with the best validation accuracy is taken."""
 
 
 def subject(name: str, seed: int) -> Subject:
@@ -80,8 +79,7 @@ def subject(name: str, seed: int) -> Subject:
             data=data,
             graph=network(name, data.shape, len(data.classes), seed),
             learn=(Train(epochs=12, shift=1), *SIMPLIFY),
-            tune=Training(epochs=6, rate=5e-4, decay=0.0, shift=1),
-            tune_few=Training(epochs=6, rate=5e-4, decay=0.0, shift=1),
+            tune=(Training(epochs=6, rate=5e-4, decay=0.0, shift=1),),
         )
     if name == "dscnn":
         data = load("kws12")
@@ -89,8 +87,10 @@ def subject(name: str, seed: int) -> Subject:
             data=data,
             graph=network(name, data.shape, len(data.classes), seed),
             learn=(Train(epochs=40, batch=64, shift=2), *SIMPLIFY),
-            tune=Training(epochs=15, batch=64, rate=3e-4, decay=0.0, shift=2),
-            tune_few=Training(epochs=40, batch=64, rate=1e-3, decay=0.0, shift=2),
+            tune=(
+                Training(epochs=15, batch=64, rate=3e-4, decay=0.0, shift=2),
+                Training(epochs=40, batch=64, rate=1e-3, decay=0.0, shift=2),
+            ),
         )
     found = [folder / RESNET8 for folder in places.search_folders() if (folder / RESNET8).is_file()]
     if not found:
@@ -99,25 +99,28 @@ def subject(name: str, seed: int) -> Subject:
         data=load("cifar10").scaled(255),
         graph=read_network(found[0]),
         learn=SIMPLIFY,
-        tune=Training(epochs=2, rate=2e-4, decay=0.0, shift=4, flip=True),
-        tune_few=Training(epochs=4, rate=5e-4, decay=0.0, shift=4, flip=True),
+        tune=(
+            Training(epochs=2, rate=2e-4, decay=0.0, shift=4, flip=True),
+            Training(epochs=4, rate=5e-4, decay=0.0, shift=4, flip=True),
+        ),
     )
 
 
 def rows(name: str, about: Subject, float_bytes: int) -> Iterator[Row]:
     """What is compared: uniform bits, and mixed ones in the memory that the rest of float32's saving leaves."""
 
-    def start(weights: int, activations: int) -> QuantizeAffine:
+    def start(weights: int, activations: int, *, correct: bool = False) -> QuantizeAffine:
         ranges = RangeRule.MSE if activations < 8 else RangeRule.MIN_MAX
-        return QuantizeAffine(precision=Precision(weights=weights, activations=activations), ranges=ranges)
+        precision = Precision(weights=weights, activations=activations)
+        return QuantizeAffine(precision=precision, ranges=ranges, correct_biases=correct)
 
     def trained(weights: int, activations: int) -> Row:
-        training = about.tune if weights >= 8 else about.tune_few
-        aware = QuantizeAware(start=start(weights, activations), training=training)
-        return Row(method="trained for it", bits=f"W{weights}A{activations}", tail=(aware,), epochs=training.epochs)
+        first = start(weights, activations, correct=weights < 8)
+        tails = tuple((QuantizeAware(start=first, training=training),) for training in about.tune)
+        return Row(method="trained for it", bits=f"W{weights}A{activations}", tails=tails)
 
     for weights in (8, 6, 5, 4, 3, 2, 1):
-        yield Row(method="after training", bits=f"W{weights}A8", tail=(start(weights, 8),))
+        yield Row(method="after training", bits=f"W{weights}A8", tails=((start(weights, 8),),))
         yield trained(weights, 8)
     if name == "lenet5":
         yield trained(4, 4)
@@ -128,15 +131,11 @@ def rows(name: str, about: Subject, float_bytes: int) -> Iterator[Row]:
         for search in Search:
             samples = 256 if search is Search.LEAST_HARM else 2000
             mixed = MixedPrecision(budget=float(int(float_bytes / saving)), search=search, samples=samples)
-            yield Row(method=f"{search}, after training", bits=f"{saving:g} times less", tail=(mixed,))
+            bits = f"{saving:g} times less"
+            yield Row(method=f"{search}, after training", bits=bits, tails=((mixed,),))
             if search is Search.LEAST_HARM:
-                aware = QuantizeAware(training=about.tune_few, mixed=mixed)
-                yield Row(
-                    method=f"{search}, trained for it",
-                    bits=f"{saving:g} times less",
-                    tail=(aware,),
-                    epochs=about.tune_few.epochs,
-                )
+                tails = tuple((QuantizeAware(training=training, mixed=mixed),) for training in about.tune)
+                yield Row(method=f"{search}, trained for it", bits=bits, tails=tails)
 
 
 def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
@@ -148,14 +147,17 @@ def measured(row: Row, given: Subject, bench: Bench, work: Path, baseline: Desig
     """One line of the table."""
     begin = time.monotonic()
     start = Design(graph=given.graph, target=load_target("stm32f769"))
-    design = run((*given.learn, *row.tail), start, bench, judge=lambda _: (), checkpoints=work)
-    found = accuracy(design.graph, given.data)
-    full = accuracy(baseline.graph, given.data)
+    designs = [run((*given.learn, *t), start, bench, judge=lambda _: (), checkpoints=work) for t in row.tails]
+    seen = [bench.accuracy(each.graph, given.data.validation) for each in designs]
+    chosen = int(np.argmax(seen))
+    design = designs[chosen]
+    found, full = (bench.accuracy(each.graph, given.data.test) for each in (design, baseline))
     memory, whole = weight_bytes(design.graph), weight_bytes(baseline.graph)
     return {
         "method": row.method,
         "bits": row.bits,
-        "epochs": row.epochs,
+        "epochs": design.trail[-1].notes.get("epochs", 0),
+        "validation": [round(each, 4) for each in seen],
         "weights_bytes": memory,
         "saving": round(whole / memory, 2),
         "accuracy": round(found, 4),
@@ -169,11 +171,6 @@ def measured(row: Row, given: Subject, bench: Bench, work: Path, baseline: Desig
 def layers(graph: Graph) -> list[Any]:
     """The nodes that have weights."""
     return [node for node in graph.nodes if node.op.channel_axis is not None]
-
-
-def accuracy(graph: Graph, data: Dataset) -> float:
-    """On the test samples, by an executor that gives the firmware's bytes."""
-    return float(np.mean(execute(graph, data.test.real()).argmax(axis=-1) == data.test.labels))
 
 
 def main() -> None:

@@ -51,7 +51,14 @@ def numbered(raw: bytes, rng: random.Random) -> bytes:
     return raw[:place] + number + raw[place + size :]
 
 
-_BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (flipped, flipped, cut, spliced, numbered)
+def nudged(raw: bytes, rng: random.Random) -> bytes:
+    """With a small change of an aligned word: an offset then still points near."""
+    place = rng.randrange(len(raw)) & ~3
+    word = (int.from_bytes(raw[place : place + 4], "little") + rng.randint(-8, 8)) % (1 << 32)
+    return raw[:place] + word.to_bytes(4, "little") + raw[place + 4 :]
+
+
+_BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (flipped, flipped, cut, spliced, numbered, nudged)
 
 
 def message_changed(message: Any, rng: random.Random) -> None:
@@ -125,6 +132,13 @@ def onnx_case(raw: bytes, rng: random.Random) -> bytes:
     return model.SerializeToString()
 
 
+def tflite_case(raw: bytes, rng: random.Random) -> bytes:
+    """A mutated TFLite file: its bytes, in up to three places."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        raw = rng.choice(_BYTES)(raw, rng) or raw
+    return raw
+
+
 def pt2_case(raw: bytes, rng: random.Random) -> bytes:
     """A mutated archive: its bytes, or the content of one of its files."""
     if rng.random() < 0.3:
@@ -148,6 +162,10 @@ def main(kind: str, folder: Path, first: int, count: int) -> None:
         from crosslayer.read.onnx import read_onnx as read
 
         make = onnx_case
+    elif kind == "tflite":
+        from crosslayer.read.tflite import read_tflite as read
+
+        make = tflite_case
     else:
         from crosslayer.read.torch import read_pt2 as read
 

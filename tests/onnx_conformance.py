@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from crosslayer.core.errors import CrosslayerError
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
-from crosslayer.read.channels_first import Reading
 from crosslayer.read.onnx import MICROSOFT, OPERATORS, onnx_reading
+from crosslayer.read.tensors import Reading
 
 PAGE = Path(__file__).parents[1] / "docs" / "onnx.md"
 SETS = ("pytorch-converted", "pytorch-operator")

@@ -16,6 +16,7 @@ from crosslayer.core.graph.ops import Activation, Conv2d, Dense, Reshape, Softma
 from crosslayer.networks.zoo import network
 from crosslayer.read.tflite import read_tflite
 from crosslayer.write.tflite import write_tflite
+from datasets_samples import write_idx_set
 
 
 def classifier(seed: int) -> Graph:
@@ -115,6 +116,12 @@ def test_a_normalization_is_folded_where_the_format_has_none(tmp_path: Path) -> 
         (("verify", "{integers}", "--against", "tvm"), "is no runtime that can be compared with"),
         (("emulate", "{floats}"), "is a float network; quantize it first"),
         (("quantize", "{floats}", "{out}/q.tflite", "--data", "mnist8"), "mnist8"),
+        (("quantize", "{floats}", "{out}/q.pb", "--data", "digits"), "'.pb' cannot be written"),
+        (
+            ("quantize", "{floats}", "{out}/q.tflite", "--data", "{other}"),
+            "takes samples of [8, 8, 1], other has [5, 4, 1]",
+        ),
+        (("verify", "{integers}", "--data", "{other}"), "takes samples of [8, 8, 1], other has [5, 4, 1]"),
         (("quantize", "{floats}", "{out}/q.tflite", "--data", "digits", "--ranges", "narrow"), "options.ranges"),
         (("quantize", "{floats}", "{out}/q.tflite", "--data", "digits", "--activations", "4"), "4-bit activations"),
     ],
@@ -122,11 +129,13 @@ def test_a_normalization_is_folded_where_the_format_has_none(tmp_path: Path) -> 
 def test_what_cannot_be_done_is_one_message_and_nothing_is_written(
     arguments: tuple[str, ...], message: str, floats: Path, integers: Path, tmp_path: Path
 ) -> None:
-    answer = call(*(part.format(floats=floats, integers=integers, out=tmp_path) for part in arguments))
+    out, other = tmp_path / "out", write_idx_set(tmp_path / "other")
+    out.mkdir()
+    answer = call(*(part.format(floats=floats, integers=integers, out=out, other=other) for part in arguments))
     assert answer.status == 2
     assert message in answer.err
     assert answer.err.count("error:") == 1
-    assert tree(tmp_path) == {}
+    assert tree(out) == {}
 
 
 def test_a_file_is_verified_against_litert(integers: Path) -> None:

@@ -21,6 +21,7 @@ from crosslayer.evaluate.firmware import check_fit
 from crosslayer.execute import exact, reference
 from crosslayer.report.figures import amount, spell
 from crosslayer.study import Study, load_study, parse_study
+from crosslayer.workbench import inputs_for
 
 STUDY = TINY.replace('flash = "64 KiB"', 'flash = "64 KiB"\nram = "1 B"\naccuracy = "1 %"\ndiffering_bytes = 0')
 
@@ -158,9 +159,9 @@ def test_the_firmware_fits_the_target_or_the_run_says_so(finished: Finished) -> 
 
 
 def test_inputs_without_data_are_codes_over_the_whole_range(finished: Finished) -> None:
-    codes = flow.inputs_for(finished.design, None, 200, 0)
+    codes = inputs_for(finished.design, None, 200, 0)
     assert codes.dtype == np.int8
     assert codes.shape == (200, 8, 8, 1)
     assert (codes.min(), codes.max()) == (-128, 127)
-    assert (codes == flow.inputs_for(finished.design, None, 200, 0)).all()
-    assert (codes != flow.inputs_for(finished.design, None, 200, 1)).any()
+    assert (codes == inputs_for(finished.design, None, 200, 0)).all()
+    assert (codes != inputs_for(finished.design, None, 200, 1)).any()

@@ -1,4 +1,4 @@
-"""Damaged ONNX and PyTorch files: one clear error each, never another exception, in bounded time and memory."""
+"""Damaged TFLite, ONNX and PyTorch files: one clear error each, never another exception, in bounded time and memory."""
 
 import json
 import subprocess
@@ -15,7 +15,10 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.testing.chance import Seeded
 from crosslayer.testing.graphs import float_graph, integer_graph
 from crosslayer.write.onnx import write_onnx
+from crosslayer.write.tflite import write_tflite
+from test_read_tflite import CODE, everything
 
+KINDS = ("tflite", "onnx", "pt2")
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 
 
@@ -34,7 +37,7 @@ def fuzz(kind: str, folder: Path, first: int, count: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder of small valid files for each format."""
-    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("onnx", "pt2")}
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     graphs: list[Graph] = [float_graph(Seeded(seed)) for seed in range(6)]
     for seed in range(200):
         graph = integer_graph(Seeded(seed), Rounding.DOUBLE)
@@ -42,6 +45,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             graphs.append(graph)
     for i, graph in enumerate(graphs[:16]):
         (folders["onnx"] / f"{i}.onnx").write_bytes(write_onnx(graph))
+    for name, code in (("floats", None), ("integers", CODE)):
+        (folders["tflite"] / f"{name}.tflite").write_bytes(write_tflite(everything(code)))
     (folders["onnx"] / "shapes.onnx").write_bytes(with_shapes())
     for name, content in programs().items():
         (folders["pt2"] / f"{name}.pt2").write_bytes(content)
@@ -101,12 +106,12 @@ def check(found: dict[str, Any]) -> None:
     assert found["grown"] < 1 << 30
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused(kind: str, files: dict[str, Path]) -> None:
     check(fuzz(kind, files[kind], 0, 1000))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_forty_thousand_damaged_files_are_read_or_refused(kind: str, files: dict[str, Path]) -> None:
     check(fuzz(kind, files[kind], 1000, 40_000))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosslayer import flow
+from crosslayer import workbench
 from crosslayer.core.design import Design
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.quant import Array
@@ -58,16 +58,16 @@ def path(model: str) -> Path:
 
 
 def ruled(model: str, rounding: Rounding) -> Design:
-    return flow.open_design(path(model), "stm32f769", rounding)
+    return workbench.open_design(path(model), "stm32f769", rounding)
 
 
 def on_host(design: Design, x: Array) -> Array:
-    with flow.firmware_of(design, x) as folder:
+    with workbench.firmware_of(design, x) as folder:
         return Native.build(folder).run(x)
 
 
 def on_m4(design: Design, x: Array) -> Array:
-    with flow.firmware_of(design, x) as folder:
+    with workbench.firmware_of(design, x) as folder:
         return Image.link(folder, Core.CORTEX_M4).run(x).outputs
 
 
@@ -125,8 +125,8 @@ def test_float_models_compute_what_litert_computes(model: str) -> None:
 
 def against_litert(model: str, samples: int, emulated: int) -> None:
     design = ruled(model, Rounding.DOUBLE)
-    x = flow.inputs_for(design, None, samples, seed=0)
-    checks = flow.compare_litert(path(model), design, x, emulated)
+    x = workbench.inputs_for(design, None, samples, seed=0)
+    checks = workbench.compare_litert(path(model), design, x, emulated)
     assert [check for check in checks if check.differing_bytes] == []
     assert {check.rounding for check in checks} == set(Rounding)
     assert len(checks) >= len(design.graph.nodes) + 12

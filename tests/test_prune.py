@@ -14,7 +14,7 @@ from crosslayer.execute.torch import run
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.train import Train
 from crosslayer.networks.zoo import network
-from crosslayer.prune.channels import PruneChannels, accuracy
+from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.cost import Cost
 from crosslayer.prune.importance import magnitude
 
@@ -47,8 +47,8 @@ def test_pruning_keeps_the_accuracy_constraint_and_tells_every_step(bench: Bench
     stage = PruneChannels(step=0.3, drop=0.02, keep=0.2, samples=128, batch=32)
     pruned = stage(trained, bench)
     steps = pruned.trail[-1].notes["trajectory"]
-    limit = accuracy(trained.graph, bench.data.validation, bench) - 0.02
-    assert accuracy(pruned.graph, bench.data.validation, bench) >= limit
+    limit = bench.accuracy(trained.graph, bench.data.validation) - 0.02
+    assert bench.accuracy(pruned.graph, bench.data.validation) >= limit
     assert 0.2 * trained.graph.parameters <= pruned.graph.parameters < 0.8 * trained.graph.parameters
     kept = [step for step in steps if step["kept"]]
     assert [s["parameters"] for s in kept] == sorted((s["parameters"] for s in kept), reverse=True)
@@ -77,7 +77,7 @@ def test_a_step_that_breaks_the_constraint_is_taken_back(bench: Bench, trained: 
     undone = [step for step in pruned.trail[-1].notes["trajectory"] if not step["kept"]]
     assert undone
     assert len({step["layer"] for step in undone}) == len(undone)
-    assert accuracy(pruned.graph, bench.data.validation, bench) >= accuracy(trained.graph, bench.data.validation, bench)
+    assert bench.accuracy(pruned.graph, bench.data.validation) >= bench.accuracy(trained.graph, bench.data.validation)
 
 
 def test_costs_prefer_what_saves_more_at_equal_drop(trained: Design) -> None:

@@ -18,8 +18,8 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import BatchNorm, Dense, DepthwiseConv2d, Dequantize, Quantize, Transpose
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
-from crosslayer.read.channels_first import Fixed, Reading
 from crosslayer.read.onnx import OPERATORS, onnx_reading, read_onnx
+from crosslayer.read.tensors import Fixed, Reading
 from onnx_conformance import PAGE, SETS, cases, outcome, page
 
 FLOAT = TensorProto.FLOAT

@@ -122,10 +122,10 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn a network file into a design, or either into another network file."""
-    from crosslayer import flow
+    from crosslayer import workbench
 
     design = _open(source, target, rounding)
-    flow.convert(design, out)
+    workbench.convert(design, out)
     graph = design.graph
     _print_figures(
         f"{source.name} → {out.name}",
@@ -158,22 +158,23 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Turn a float network into integers, with or without training for them, and say what it costs in accuracy."""
-    from crosslayer import flow
+    from crosslayer import workbench
     from crosslayer.core.codec import from_plain
     from crosslayer.core.stage import Stage
     from crosslayer.datasets.catalog import load
     from crosslayer.quantize.affine import QuantizeAffine
     from crosslayer.quantize.aware import QuantizeAware
 
+    workbench.check_out(out)
     precision = {"weights": weights, "activations": activations, "per_channel": per_channel}
     start = {"samples": samples, "rounding": rounding, "precision": precision, "ranges": ranges}
     stage: Stage = from_plain(QuantizeAffine, start, "options")
     if epochs:
         stage = from_plain(QuantizeAware, {"start": start, "training": {"epochs": epochs, "rate": 5e-4}}, "options")
     found, before = load(data).scaled(scale), _open(source, target)
-    after = flow.quantized(before, stage, found, seed, track)
-    figures = flow.quantization_figures(before, after, found)
-    flow.convert(after, out)
+    after = workbench.quantized(before, stage, found, seed, track)
+    figures = workbench.quantization_figures(before, after, found)
+    workbench.convert(after, out)
     _print_figures(f"{source.name} → {out.name}", {"out": str(out), **figures}, as_json)
 
 
@@ -193,18 +194,18 @@ def verify(
 
     With --against litert: that exact and the emulated Cortex-M4 give LiteRT's bytes, layer by layer and whole.
     """
-    from crosslayer import flow
+    from crosslayer import workbench
 
     if against not in (None, "litert"):
         raise InputError(f"--against: '{against}' is no runtime that can be compared with; write litert")
     design = _open(source, "stm32f769", rounding)
-    x = flow.inputs_for(design, data, samples, seed, scale)
+    x = workbench.inputs_for(design, data, samples, seed, scale)
     if against is None:
-        found = flow.compare_executors(design, x, emulated)
+        found = workbench.compare_executors(design, x, emulated)
         rows = [(c.executor, c.samples, c.differing_bytes) for c in found]
         document: dict[str, Any] = {"executors": [to_plain(c) for c in found]}
     else:
-        checks = flow.compare_litert(source, design, x, emulated)
+        checks = workbench.compare_litert(source, design, x, emulated)
         rows = [(f"{c.what}, {c.rounding}: {c.executor}", c.samples, c.differing_bytes) for c in checks]
         counted = {"samples": len(x), "ops": len(design.graph.nodes)}
         document = {**counted, "checks": [to_plain(c) for c in checks]}
@@ -235,7 +236,7 @@ def emulate(
     from crosslayer.core.codec import from_plain
     from crosslayer.core.target import Core
     from crosslayer.evaluate.firmware import emulation
-    from crosslayer.flow import firmware_of, inputs_for
+    from crosslayer.workbench import firmware_of, inputs_for
 
     design = _open(source, "stm32f769", rounding)
     x = inputs_for(design, data, samples, seed, scale)
@@ -364,7 +365,7 @@ def _bar() -> Progress:
 def _open(source: Path, target: str, rounding: str = "double") -> "Design":
     from crosslayer.core.codec import from_plain
     from crosslayer.core.fixed import Rounding
-    from crosslayer.flow import open_design
+    from crosslayer.workbench import open_design
 
     return open_design(source, target, from_plain(Rounding, rounding, "--rounding"))
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar, final
 
 import numpy as np
 
-from crosslayer.core.dataset import Dataset
+from crosslayer.core.dataset import Dataset, Split
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
 
@@ -45,6 +45,11 @@ class Bench:
     def at(self, position: int, scratch: Path | None) -> "Bench":
         """The bench of the stage at `position`: its random numbers do not depend on what ran before."""
         return replace(self, position=position, scratch=scratch)
+
+    def accuracy(self, graph: Graph, split: Split) -> float:
+        """The share of a split's samples whose largest output is their label; of equal ones the first counts."""
+        outputs = self.executor(graph, split.real()).reshape(len(split), -1)
+        return float(np.mean(outputs.argmax(axis=1) == split.labels))
 
     def stage_seed(self) -> int:
         """A seed that is the same for the same seed and position."""

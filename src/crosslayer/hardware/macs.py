@@ -5,18 +5,23 @@ from types import MappingProxyType
 
 from crosslayer.core.target import Figure
 
-_SOURCE = "benchmarks/instructions.py"
+_MEASURED = {
+    1: (10.0, 8.2, 18.5),
+    2: (9.0, 6.8, 20.9),
+    3: (9.3, 7.7, 21.2),
+    4: (7.6, 7.4, 15.9),
+    5: (9.6, 8.3, 20.7),
+    6: (9.5, 8.6, 21.4),
+    7: (9.8, 8.8, 21.1),
+    8: (6.0, 4.4, 10.4),
+}
+_NARROW = "benchmarks/instructions.py: the mean of three networks on a Cortex-M4, the bounds also on Cortex-M0 and RV32"
+_WIDE = "benchmarks/instructions.py: int8 kernels, five networks on five cores"
 
 INSTRUCTIONS_PER_MAC: Mapping[int, Figure] = MappingProxyType(
     {
-        1: Figure(value=10.0, low=8.2, high=18.5, source=f"{_SOURCE}: 1-bit weights, three networks, three cores"),
-        2: Figure(value=9.0, low=6.8, high=20.9, source=f"{_SOURCE}: 2-bit weights, three networks, three cores"),
-        3: Figure(value=9.3, low=7.7, high=21.2, source=f"{_SOURCE}: 3-bit weights, three networks, three cores"),
-        4: Figure(value=7.6, low=7.4, high=15.9, source=f"{_SOURCE}: 4-bit weights, three networks, three cores"),
-        5: Figure(value=9.6, low=8.3, high=20.7, source=f"{_SOURCE}: 5-bit weights, three networks, three cores"),
-        6: Figure(value=9.5, low=8.6, high=21.4, source=f"{_SOURCE}: 6-bit weights, three networks, three cores"),
-        7: Figure(value=9.8, low=8.8, high=21.1, source=f"{_SOURCE}: 7-bit weights, three networks, three cores"),
-        8: Figure(value=6.0, low=4.4, high=10.4, source=f"{_SOURCE}: int8 kernels, five networks on five cores"),
+        bits: Figure(value=value, low=low, high=high, source=_NARROW if bits < 8 else _WIDE)
+        for bits, (value, low, high) in _MEASURED.items()
     }
 )
 """Instructions per multiply-accumulate by bits of the weights, activations of 8 bits; with the unpacking. Emulated."""

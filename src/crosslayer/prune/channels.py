@@ -9,7 +9,6 @@ from typing import Any, final
 import numpy as np
 
 from crosslayer.core.bench import Bench
-from crosslayer.core.dataset import Split
 from crosslayer.core.design import Design, Step, load_design, save_design
 from crosslayer.core.errors import DesignError, GraphError
 from crosslayer.core.graph.channels import Channel, Layer, layers, remove
@@ -59,7 +58,7 @@ class PruneChannels(Stage):
         floor = self.keep * design.graph.parameters
         graph, trajectory = self._resume(design, bench)
         if not trajectory:
-            start = accuracy(design.graph, bench.data.validation, bench)
+            start = bench.accuracy(design.graph, bench.data.validation)
             trajectory = [_entry(design.graph, "", 0, start, kept=True)]
         limit = float(trajectory[0]["accuracy"]) - self.drop
         while sum(not entry["kept"] for entry in trajectory) < self.patience:
@@ -69,7 +68,7 @@ class PruneChannels(Stage):
                 break
             layer, doomed = choice
             smaller = self._tune(remove(graph, doomed), bench, len(trajectory))
-            reached = accuracy(smaller, bench.data.validation, bench)
+            reached = bench.accuracy(smaller, bench.data.validation)
             kept = reached >= limit
             trajectory = [*trajectory, _entry(smaller, layer.nodes[0], len(doomed), reached, kept=kept)]
             graph = smaller if kept else graph
@@ -95,7 +94,7 @@ class PruneChannels(Stage):
         """The layer whose least important channels cost least, and these channels; None if no layer may lose any."""
         validation = bench.data.validation
         seen = validation.take(slice(0, self.samples))
-        before = accuracy(graph, seen, bench)
+        before = bench.accuracy(graph, seen)
         ranked: list[tuple[float, int, Layer, Sequence[Channel]]] = []
         candidates = [layer for layer in layers(graph) if layer.nodes[0] not in banned and len(layer.channels) > 1]
         for i, layer in enumerate(bench.progress(candidates, "sensitivity", len(candidates))):
@@ -104,7 +103,7 @@ class PruneChannels(Stage):
             doomed = [layer.channels[i] for i in order]
             smaller = remove(graph, doomed)
             if smaller.parameters >= floor:
-                drop = before - accuracy(smaller, seen, bench)
+                drop = before - bench.accuracy(smaller, seen)
                 ranked.append((self.cost(graph, smaller, drop), i, layer, doomed))
         if not ranked:
             return None
@@ -123,12 +122,6 @@ class PruneChannels(Stage):
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return tuned
-
-
-def accuracy(graph: Graph, split: Split, bench: Bench) -> float:
-    """The share of a split's samples whose largest output is their label."""
-    hits = bench.executor(graph, split.real()).argmax(axis=-1) == split.labels
-    return float(np.mean(hits))
 
 
 def _entry(graph: Graph, layer: str, removed: int, reached: float, *, kept: bool) -> dict[str, Any]:

@@ -153,14 +153,13 @@ class MixedPrecision(Stage):
         self, design: Design, ranges: Ranges, layers: list[str], cost: Any, within: float, bench: Bench
     ) -> Found:
         validation = bench.data.validation.take(slice(0, self.samples))
-        x, labels = validation.real(), validation.labels
 
         def judge(weights: Assignment, activations: int) -> float:
             precision = self._precision(weights, activations)
             whole = quantize(design.graph, ranges, self.start.rounding, precision)
-            return float(np.mean(bench.executor(whole, x).argmax(axis=-1) == labels))
+            return bench.accuracy(whole, validation)
 
-        full = float(np.mean(bench.executor(design.graph, x).argmax(axis=-1) == labels))
+        full = bench.accuracy(design.graph, validation)
         return q_capsnets(
             layers,
             cost,

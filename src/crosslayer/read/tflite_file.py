@@ -132,7 +132,7 @@ def _damage(where: str) -> Generator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise ReadError(f"{where}: the file is damaged ({error}); export it again") from error
+        raise ReadError(f"{where}: the file is damaged or cut short ({error}); export it again") from error
 
 
 @final

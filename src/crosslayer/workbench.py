@@ -1,0 +1,140 @@
+"""One network or design on the bench, outside a study: open it, convert it, quantize it, compare its executors."""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from crosslayer.core.bench import Bench, Progress, silent
+from crosslayer.core.dataset import Dataset
+from crosslayer.core.design import Design, load_design, save_design, weight_bytes
+from crosslayer.core.errors import InputError
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.quant import Array
+from crosslayer.core.stage import Recipe, Stage, run
+from crosslayer.core.target import Core
+from crosslayer.datasets.catalog import load
+from crosslayer.emit.firmware import emit
+from crosslayer.evaluate.firmware import Comparison, compare
+from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
+from crosslayer.execute import exact
+from crosslayer.execute.emulate import Image
+from crosslayer.execute.native import Native
+from crosslayer.flow import check_samples, execute
+from crosslayer.hardware.catalogue import load_target
+from crosslayer.plan.arena import PlanArena, plan_arena
+from crosslayer.read.network import SUFFIXES, read_network
+from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.norms import FoldNorms, fold_norms
+from crosslayer.write.network import check_ending, write_network
+from crosslayer.write.tflite import write_tflite
+
+
+def open_design(source: Path, target: str, rounding: Rounding = Rounding.DOUBLE) -> Design:
+    """The design in its folder or in that of a run; or a network file on a target, planned if it is an integer one."""
+    if source.is_dir():
+        return load_design(source / "design" if (source / "design").is_dir() else source)
+    if not source.exists():
+        raise InputError(f"{source}: is not there; give the folder of a design or run, or a {', '.join(SUFFIXES)} file")
+    graph = read_network(source, rounding)
+    return Design(graph=graph, target=load_target(target), plan=plan_arena(graph) if graph.is_integer else None)
+
+
+def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: Progress = silent) -> Design:
+    """A float design in integers, planned: normalizations folded, activations fused, then `stage`."""
+    if design.graph.is_integer:
+        raise InputError("this network has integers already; give a float one")
+    check_samples(design.graph, data)
+    bench = Bench(data=data, seed=seed, executor=execute, progress=progress)
+    recipe: Recipe = (FoldNorms(), FuseActivations(), stage, PlanArena())
+    return run(recipe, design, bench, judge=lambda _: ())
+
+
+def quantization_figures(before: Design, after: Design, data: Dataset) -> dict[str, float]:
+    """Accuracy of both on the test split, if they classify it, and the bytes of their weights and biases."""
+    figures: dict[str, float] = {
+        "weights_bytes": weight_bytes(after.graph),
+        "saving": weight_bytes(before.graph) / weight_bytes(after.graph),
+    }
+    if before.graph.types[before.graph.outputs[0]].size == len(data.classes):
+        bench = Bench(data=data, seed=0, executor=execute)
+        figures["accuracy_float"] = bench.accuracy(before.graph, data.test)
+        figures["accuracy"] = bench.accuracy(after.graph, data.test)
+    return figures
+
+
+def convert(design: Design, out: Path) -> None:
+    """`out` is a network file if its name has an ending, or else the folder of the design; see `check_out`."""
+    check_out(out)
+    if out.suffix:
+        write_network(fold_norms(design.graph), out)
+    else:
+        save_design(design, out)
+
+
+def check_out(out: Path) -> None:
+    """Raises `InputError` for a name that cannot be written, before there is work to lose: an ending that is no network
+    file's, or what is there and no design."""
+    if out.suffix:
+        check_ending(out)
+    elif out.exists() and not (out / "design.json").is_file():
+        raise InputError(f"{out}: is there and is no design; choose another name")
+
+
+def inputs_for(design: Design, data: str | None, samples: int, seed: int, scale: float = 1.0) -> Array:
+    """Inputs for a design: the first test samples of a data set, or random codes over the whole range."""
+    kind = design.graph.types[design.graph.inputs[0]]
+    if data is not None:
+        found = load(data)
+        check_samples(design.graph, found)
+        return found.scaled(scale).test.real(slice(0, samples))
+    rng = np.random.default_rng(seed)
+    if kind.quant is None:
+        return rng.normal(size=(samples, *kind.shape)).astype(np.float32)
+    return rng.integers(kind.quant.lowest, kind.quant.highest + 1, (samples, *kind.shape)).astype(kind.quant.dtype)
+
+
+def compare_executors(design: Design, x: Array, emulated: int) -> list[Comparison]:
+    """Every executor against the judge: all of `x`, on each emulated core the first `emulated` samples."""
+    with firmware_of(design, x) as folder:
+        return compare(design.graph, folder, x, emulated=emulated, cores=list(Core))
+
+
+def compare_litert(source: Path, design: Design, x: Array, emulated: int) -> list[Check]:
+    """Our integers against LiteRT's: each layer under the design's own rule, and whole networks under the two rules
+    that LiteRT has. What LiteRT runs is the file `source`, if it is one that it can read, and the one we write."""
+    graph = design.graph
+    found = check_layers(graph, x)
+    models = {"whole, as written": write_tflite(graph)}
+    if source.suffix.lower() == ".tflite" and graph.types[graph.inputs[0]].quant is not None:
+        models["whole"] = source.read_bytes()
+    for rounding in KERNELS:
+        ruled = replace(design, graph=replace(graph, rounding=rounding))
+        with firmware_of(ruled, x) as folder:
+            executors = {
+                "exact": partial(exact.run, ruled.graph),
+                "native": Native.build(folder).run,
+                Core.CORTEX_M4.value: partial(_emulated, Image.link(folder, Core.CORTEX_M4), emulated),
+            }
+            for what, model in models.items():
+                found += check_whole(ruled.graph, model, x, executors, what)
+    return found
+
+
+def _emulated(image: Image, samples: int, codes: Array) -> Array:
+    return image.run(codes[:samples]).outputs
+
+
+@contextmanager
+def firmware_of(design: Design, x: Array) -> Generator[Path]:
+    """A folder with the firmware of a design, for as long as the block lasts. Raises `InputError` for a float one."""
+    if not design.graph.is_integer:
+        raise InputError("this is a float network; quantize it first (crosslayer quantize)")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "firmware"
+        emit(design, folder, x[:1])
+        yield folder
