@@ -12,7 +12,7 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.target import Core
 from crosslayer.emit.firmware import emit
 from crosslayer.execute import exact, reference
-from crosslayer.execute.emulate import Emulation, Image
+from crosslayer.execute.emulate import Emulation, Image, left_out, runnable_cores
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import plan_arena
@@ -38,10 +38,12 @@ def main() -> None:
     print("| network | core | instructions | per MAC | flash less weights, B | stack, B |")
     print("|---|---|---|---|---|---|")
     for name, shape, classes in CASES:
-        for core, ran, graph in runs(name, shape, classes, 8, Core):
+        for core, ran, graph in runs(name, shape, classes, 8, runnable_cores()):
             count, code = int(ran.instructions[0]), ran.image.flash_bytes - weight_bytes(graph)
             per_mac = count / sum(graph.macs.values())
             print(f"| {name} | {core} | {count} | {per_mac:.2f} | {code} | {ran.stack_bytes} |", flush=True)
+    for why in left_out().values():
+        print(f"\nLeft out: {why}")
     print("\n| network | core | " + " | ".join(f"{bits}-bit weights" for bits in range(1, 9)) + " |")
     print("|---|---|" + "---|" * 8)
     for name, shape, classes in (case for case in CASES if case[0] in NARROW):

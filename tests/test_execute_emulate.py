@@ -15,11 +15,11 @@ from crosslayer.core.target import Core
 from crosslayer.execute import emulate as emulate_module
 from crosslayer.execute.emulate import LIMIT_INSTRUCTIONS, Image, emulate
 from crosslayer.execute.native import POISON, Native
-from crosslayer.execute.toolchain import Level
+from crosslayer.execute.toolchain import Emulator, Level, machine
 
 FIXTURE = Path(__file__).parent / "firmware_fixture"
 START = "    Arena *a = arena;\n"
-CORES = list(Core)
+CORES = [core for core in Core if machine(core).emulator is Emulator.UNICORN]  # the others: test_execute_qemu.py
 FAULT_CORES = [Core.CORTEX_M0, Core.CORTEX_M33, Core.RV32]
 
 
@@ -113,6 +113,15 @@ def test_static_data_takes_ram_and_its_start_values_flash(core: Core, tmp_path: 
     image = Image.link(variant(tmp_path, line, above), core)
     assert image.ram_bytes == plain.ram_bytes + 36
     assert image.flash_bytes == plain.flash_bytes - plain.sections[".text"] + image.sections[".text"] + 4
+    assert (image.run(samples(5)).outputs == plain.run(samples(5)).outputs).all()
+
+
+@pytest.mark.parametrize("core", FAULT_CORES)
+def test_static_data_without_start_values_takes_ram_only(core: Core, tmp_path: Path) -> None:
+    plain = Image.link(FIXTURE, core)
+    image = Image.link(variant(tmp_path, "zeros[a->input[0] & 7] += 1;", "static volatile int32_t zeros[8];"), core)
+    assert image.ram_bytes == plain.ram_bytes + 32
+    assert image.flash_bytes == plain.flash_bytes - plain.sections[".text"] + image.sections[".text"]
     assert (image.run(samples(5)).outputs == plain.run(samples(5)).outputs).all()
 
 

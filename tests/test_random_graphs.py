@@ -16,6 +16,7 @@ from crosslayer.core.graph.ops import OPS, Conv2d, Dense, DepthwiseConv2d, Windo
 from crosslayer.core.quant import Quant
 from crosslayer.core.target import Core
 from crosslayer.execute import exact, reference
+from crosslayer.execute.emulate import left_out
 from crosslayer.execute.native import Native, self_test
 from crosslayer.execute.toolchain import Level, default_cache
 from crosslayer.testing.chance import Chance, Seeded, grown
@@ -23,6 +24,7 @@ from crosslayer.testing.executors import check_exact, check_executors, random_in
 from crosslayer.testing.graphs import EXAMPLES, float_graph, has_integers, integer_graph, operation_graph
 
 KERNEL_OPS = [op for op in OPS if op.kernel]
+CORES = [pytest.param(c, marks=pytest.mark.skipif(c in left_out(), reason=left_out().get(c, ""))) for c in Core]
 WIDTHS = [(op, wide) for op in KERNEL_OPS for wide in (False, True) if op.wide_kernel or not wide]
 
 
@@ -99,7 +101,7 @@ def test_c_on_this_computer_is_the_judge(seed: int, rounding: Rounding, tmp_path
     check_executors(graph, tmp_path / "firmware", random_inputs(graph, Seeded(seed), 200))
 
 
-@pytest.mark.parametrize("core", Core)
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("rounding", Rounding)
 def test_every_core_is_the_judge(rounding: Rounding, core: Core, tmp_path: Path) -> None:
     graph = integer_graph(Seeded(zlib.crc32(rounding.encode())), rounding)
@@ -152,7 +154,7 @@ def test_c_on_this_computer_is_the_judge_for_hundreds_of_networks(rounding: Roun
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("core", Core)
+@pytest.mark.parametrize("core", CORES)
 def test_every_core_is_the_judge_for_dozens_of_networks(core: Core, tmp_path: Path) -> None:
     for seed in range(30):
         graph = integer_graph(Seeded(seed, 3), tuple(Rounding)[seed % 3])

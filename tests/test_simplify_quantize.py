@@ -50,6 +50,7 @@ from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.quantize.precision import Bits, Precision
 from crosslayer.quantize.ranges import RangeRule
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
+from crosslayer.simplify.integers import SimplifyIntegers
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.simplify.transposes import FoldTransposes
 from crosslayer.study import STAGES
@@ -331,6 +332,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     (Equalize(), simplified),
     (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1)), simplified),
     (MixedPrecision(budget=40_000.0, samples=16), simplified),
+    (SimplifyIntegers(), whole_design),
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
 ]

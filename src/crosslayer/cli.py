@@ -195,15 +195,17 @@ def verify(
     With --against litert: that exact and the emulated Cortex-M4 give LiteRT's bytes, layer by layer and whole.
     """
     from crosslayer import workbench
+    from crosslayer.execute.emulate import left_out
 
     if against not in (None, "litert"):
         raise InputError(f"--against: '{against}' is no runtime that can be compared with; write litert")
     design = _open(source, "stm32f769", rounding)
     x = workbench.inputs_for(design, data, samples, seed, scale)
+    absent = left_out() if against is None else {}
     if against is None:
         found = workbench.compare_executors(design, x, emulated)
         rows = [(c.executor, c.samples, c.differing_bytes) for c in found]
-        document: dict[str, Any] = {"executors": [to_plain(c) for c in found]}
+        document: dict[str, Any] = {"executors": [to_plain(c) for c in found], "left_out": list(absent)}
     else:
         checks = workbench.compare_litert(source, design, x, emulated)
         rows = [(f"{c.what}, {c.rounding}: {c.executor}", c.samples, c.differing_bytes) for c in checks]
@@ -217,6 +219,8 @@ def verify(
         for row in rows:
             table.add_row(*map(str, row))
         _output.print(table)
+        for why in absent.values():
+            _output.print(f"left out: {why}")
     if total:
         raise typer.Exit(_FAILS)
 
@@ -224,7 +228,7 @@ def verify(
 @app.command()
 def emulate(
     source: DesignSource,
-    core: Annotated[str, typer.Option(help="cortex-m0, cortex-m4, cortex-m7, cortex-m33 or rv32.")] = "cortex-m4",
+    core: Annotated[str, typer.Option(help="cortex-m0, -m4, -m7, -m33, -m55 (with QEMU) or rv32.")] = "cortex-m4",
     samples: Samples = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
     data: Annotated[str | None, typer.Option(help="A data set; its test split. Without: random inputs.")] = None,

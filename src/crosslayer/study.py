@@ -23,6 +23,7 @@ from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
 from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.integers import SimplifyIntegers
 from crosslayer.simplify.norms import FoldNorms
 from crosslayer.simplify.transposes import FoldTransposes
 
@@ -37,6 +38,7 @@ STAGES: tuple[type[Stage], ...] = (
     PruneChannels,
     QuantizeAffine,
     QuantizeAware,
+    SimplifyIntegers,
     Train,
 )
 """All stages by which a study file can ask for them; `Stage.name` is how it spells them."""

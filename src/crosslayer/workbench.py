@@ -22,7 +22,7 @@ from crosslayer.emit.firmware import emit
 from crosslayer.evaluate.firmware import Comparison, compare
 from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
 from crosslayer.execute import exact
-from crosslayer.execute.emulate import Image
+from crosslayer.execute.emulate import Image, runnable_cores
 from crosslayer.execute.native import Native
 from crosslayer.flow import check_samples, execute
 from crosslayer.hardware.catalogue import load_target
@@ -99,9 +99,9 @@ def inputs_for(design: Design, data: str | None, samples: int, seed: int, scale:
 
 
 def compare_executors(design: Design, x: Array, emulated: int) -> list[Comparison]:
-    """Every executor against the judge: all of `x`, on each emulated core the first `emulated` samples."""
+    """Every executor against the judge: all of `x`, on each core that an emulator runs here the first `emulated`."""
     with firmware_of(design, x) as folder:
-        return compare(design.graph, folder, x, emulated=emulated, cores=list(Core))
+        return compare(design.graph, folder, x, emulated=emulated, cores=runnable_cores())
 
 
 def compare_litert(source: Path, design: Design, x: Array, emulated: int) -> list[Check]:

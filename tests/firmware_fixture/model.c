@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "kernels/dense.c"
+#include "kernels/dense.h"
 
 enum { INPUTS = 32, SUMS = 12 };
 

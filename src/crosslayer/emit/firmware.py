@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, final
 
@@ -16,33 +17,42 @@ from crosslayer.core.files import folder_atomic
 from crosslayer.core.fixed import Rescale, Rounding
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import TensorType, Weights
-from crosslayer.core.plan import Plan, storage
+from crosslayer.core.plan import MADE, SCRATCH, Plan, reciprocal, storage
 from crosslayer.core.quant import Array
 from crosslayer.emit.literals import array, identifier, number
 from crosslayer.execute import reference
+from crosslayer.kernels.call import Call, Padding, Records, Rows
+from crosslayer.kernels.choose import call
 
 _TEMPLATES = ("model.h", "model.c", "selftest.c", "Makefile", "CMakeLists.txt")
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One kernel call: the tables and the struct of its constants, and the call itself, as C text."""
+class Step:
+    """One node as C text: the tables and the struct of its constants, and its row of the table of steps."""
 
-    node: str
+    label: str
     kernel: str
+    unit: bool
+    """Its kernel is a unit of its own; else one that is specialised in `model.c`, with these `arguments`."""
+    arguments: str
     tables: tuple[str, ...]
     fields: Mapping[str, str]
-    struct: str
-    arguments: str
+    inputs: tuple[int, ...]
+    output: int
+    rows: Rows
+    scratch: int
+    group: int
+    taps: int
 
 
 def emit(design: Design, folder: Path, samples: Array) -> None:
     """`folder` holds a C99 library that computes what `reference` computes, and a self-test on `samples`.
 
     `samples` (count, *input shape) are real values or codes; their expected outputs come from the judge. Files:
-    `model.h` (the API), `model.c`, `kernels/`, `selftest.c` with `golden.h`, `Makefile`, `CMakeLists.txt`.
-    Raises `GraphError` for a design that is not quantized or not planned.
+    `model.h` (the API), `model.c` (constants), `kernels/` (one file each, and what runs them), `selftest.c` with
+    `golden.h`, `Makefile`, `CMakeLists.txt`. Raises `GraphError` for a design that is not quantized or not planned.
     """
     graph, plan = design.graph, design.plan
     if plan is None:
@@ -54,65 +64,123 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
         )
     if len(samples) == 0:
         raise GraphError("the self-test needs at least one sample; give one")
-    calls = [_call(graph, plan, graph.producers[name], i) for i, name in enumerate(plan.order)]
-    content = _context(design, plan, [call for call in calls if call is not None])
+    steps = _steps(graph, plan)
+    content = _context(design, plan, steps)
     inputs = reference.encode_input(graph, samples)
-    kernels = resources.files("crosslayer.emit") / "kernels"
+    kernels = resources.files("crosslayer.kernels")
     with folder_atomic(folder) as scratch:
         (scratch / "kernels").mkdir()
-        for name in ("arithmetic.h", *(f"{kernel}.c" for kernel in content["kernels"])):
+        for name in sorted(_with_includes(kernels, {"run.c", *(f"{kernel}.h" for kernel in content["kernels"])})):
             (scratch / "kernels" / name).write_text((kernels / name).read_text())
+        (scratch / "kernels" / "rules.h").write_text(_render("rules.h", content))
         for name in _TEMPLATES:
             (scratch / name).write_text(_render(name, content))
         (scratch / "golden.h").write_text(_golden(inputs, reference.run(graph, inputs)))
 
 
+def _with_includes(kernels: Traversable, names: set[str]) -> set[str]:
+    """These files and all that they include; a header brings the unit of its name."""
+    found: set[str] = set()
+    left = set(names)
+    while left:
+        name = left.pop()
+        found.add(name)
+        unit = f"{Path(name).stem}.c"
+        more = set(re.findall(r'#include "(\w+\.h)"', (kernels / name).read_text())) - {"rules.h"}
+        left |= (more | ({unit} if (kernels / unit).is_file() else set[str]())) - found
+    return found
+
+
 def call_label(position: int, name: str) -> str:
-    """The C name of the call of the node at a position of the plan's order; its function is `run_` and this."""
+    """The C name of the constants of the node at a position of the plan's order."""
     return f"n{position}_{identifier(name)}"
 
 
-def _call(graph: Graph, plan: Plan, node: Node, position: int) -> Call | None:
-    """The call of a node; None for a view, which needs none."""
-    if node.op.is_view:
-        return None
-    if not graph.integral(node):
-        raise GraphError(f"{node.name} ({type(node.op).__name__}): computes in float; quantize the design first")
-    label, kernel = call_label(position, node.name), graph.kernel(node)
+def _steps(graph: Graph, plan: Plan) -> list[Step]:
+    """The steps in the order in which they run."""
+    places = {name: i for i, name in enumerate((*graph.inputs, *plan.order))}
+    steps: list[Step] = []
+    for turn in plan.turns:
+        for i, name in enumerate(turn):
+            node = graph.producers[name]
+            found = call(graph, node, by_rows=len(turn) > 1)
+            if found is not None:
+                offset = plan.offsets.get(f"{turn[0]}{SCRATCH}", 0)
+                inputs = tuple(places[n] for n in graph.activations(node))
+                label = call_label(places[name] - len(graph.inputs), name)
+                steps.append(_step(label, node, found, inputs, places[name], offset, len(turn) if i == 0 else 1))
+    return steps
+
+
+def _step(label: str, node: Node, found: Call, inputs: tuple[int, ...], output: int, scratch: int, group: int) -> Step:
     tables: list[str] = []
     fields: dict[str, str] = {}
-    for name, value in graph.lowered[node.name].items():
-        if isinstance(value, (np.ndarray, Weights, Rescale)):
+    for name, value in found.fields.items():
+        if isinstance(value, (np.ndarray, Weights, Rescale, Records)):
             tables.append(array(f"{label}_{name}", value))
             fields[name] = f"{label}_{name}"
+        elif isinstance(value, Padding):
+            fields[name] = _padding(value.code)
         else:
             fields[name] = number(value)
-    sources = [_address(graph, plan, n, constant=True) for n in graph.activations(node)]
-    given = [f"(const void *const[]){{{', '.join(sources)}}}"] if node.op.variadic else sources
-    return Call(
-        node=label,
-        kernel=kernel,
+    given = "x" if node.op.variadic else ", ".join(f"x[{i}]" for i in range(len(inputs)))
+    return Step(
+        label=label,
+        kernel=found.kernel,
+        unit=found.unit,
+        arguments=", ".join([f"&{label}", *([given] if inputs else []), "y"]),
         tables=tuple(tables),
         fields=fields,
-        struct=f"struct {kernel}",
-        arguments=", ".join([f"&{label}", *given, _address(graph, plan, node.name, constant=False)]),
+        inputs=inputs,
+        output=output,
+        rows=found.rows,
+        scratch=scratch,
+        group=group,
+        taps=found.taps,
     )
 
 
-def _address(graph: Graph, plan: Plan, name: str, *, constant: bool) -> str:
-    kind = f"{'const ' if constant else ''}{_element(graph.types[name])} *"
-    return (
-        f"({kind})(const void *)(base + {plan.offsets[storage(graph, name)]})"
-        if constant
-        else (f"({kind})(void *)(base + {plan.offsets[storage(graph, name)]})")
-    )
+def _padding(code: int) -> str:
+    """The C name of a table of that code."""
+    return f"padding_{code + 128}"
+
+
+def _paddings(graph: Graph, plan: Plan) -> list[str]:
+    """One table of each code of padding, as long as the longest that is needed."""
+    longest: dict[int, int] = {}
+    for turn in plan.turns:
+        for name in turn:
+            found = call(graph, graph.producers[name], by_rows=len(turn) > 1)
+            for value in () if found is None else found.fields.values():
+                if isinstance(value, Padding):
+                    longest[value.code] = max(longest.get(value.code, 0), value.count)
+    return [array(_padding(code), np.full(count, code, np.int8)) for code, count in sorted(longest.items())]
+
+
+def _values(graph: Graph, plan: Plan) -> list[dict[str, int]]:
+    """Where the rows of every value lie; a view lies where what it renames does."""
+    values: list[dict[str, int]] = []
+    for name in (*graph.inputs, *plan.order):
+        kind = graph.types[name]
+        rows = kind.shape[0]
+        ring = plan.rings.get(name, rows)
+        values.append(
+            {
+                "offset": plan.offsets[storage(graph, name)],
+                "row_bytes": kind.bytes // rows,
+                "rows": min(rows, 65535),  # more rows than that are not counted: what has them is read at once
+                "ring": min(ring, 65535),
+                "reciprocal": reciprocal(ring) if ring < rows else 0,
+            }
+        )
+    return values
 
 
 def _element(kind: TensorType) -> str:
     return "float" if kind.quant is None else f"{kind.quant.dtype}_t"
 
 
-def _context(design: Design, plan: Plan, calls: list[Call]) -> dict[str, Any]:
+def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
     graph = design.graph
     source, result = graph.inputs[0], graph.outputs[0]
     return {
@@ -120,8 +188,13 @@ def _context(design: Design, plan: Plan, calls: list[Call]) -> dict[str, Any]:
         "rounding": graph.rounding.value,
         "rule_float": int(graph.rounding is Rounding.FLOAT),
         "dense_single": int(graph.rounding is Rounding.REFERENCE),
-        "kernels": sorted({call.kernel for call in calls}),
-        "calls": calls,
+        "kernels": sorted({step.kernel for step in steps}),
+        "most_rows": max((len(step.inputs) * step.rows.taps for step in steps if step.inputs), default=1),
+        "most_taps": max((step.taps for step in steps), default=1),
+        "paddings": _paddings(graph, plan),
+        "steps": steps,
+        "values": _values(graph, plan),
+        "made": plan.offsets.get(MADE, 0),
         "arena_bytes": plan.arena_bytes,
         "macs": sum(graph.macs.values()),
         "ports": [

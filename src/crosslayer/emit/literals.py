@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from crosslayer.core.fixed import Rescale, Rule
 from crosslayer.core.graph.operation import Weights
 from crosslayer.core.quant import Array, pack
+from crosslayer.kernels.call import Records
 
 _CTYPES = {
     "int8": "int8_t",
@@ -45,14 +47,21 @@ def number(value: int | float) -> str:
     return str(value)
 
 
-def array(name: str, value: Array | Weights | Rescale) -> str:
+def array(name: str, value: Array | Weights | Rescale | Records) -> str:
     """A definition `static const … name[] = {…};`."""
+    if isinstance(value, Records):
+        return _define(value.kind, name, (_nested(row) for row in value.rows))
     if isinstance(value, Weights):
         value = pack(value.codes, value.bits)
     if isinstance(value, Rescale):
         kind = _RULES[value.rule]
         return _define(kind, name, _rescale_items(value))
     return _define(_CTYPES[str(value.dtype)], name, (number(v) for v in value.ravel().tolist()))
+
+
+def _nested(value: Any) -> str:
+    """A number, or values in braces."""
+    return f"{{{', '.join(_nested(v) for v in value)}}}" if isinstance(value, tuple) else number(value)
 
 
 def _rescale_items(value: Rescale) -> Iterable[str]:

@@ -14,7 +14,6 @@ from crosslayer.core.quant import Array
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.sheet import LayerCost
 from crosslayer.core.target import Core, MemoryKind, Target
-from crosslayer.emit.firmware import call_label
 from crosslayer.execute import exact, reference
 from crosslayer.execute.emulate import Emulation, Image
 from crosslayer.execute.native import Native
@@ -119,9 +118,10 @@ def layer_costs(design: Design, run: Emulation) -> tuple[LayerCost, ...]:
     graph, plan = design.graph, design.plan
     order = [n.name for n in graph.nodes] if plan is None else plan.order
     costs: list[LayerCost] = []
-    for position, name in enumerate(order):
+    counts = iter(run.by_step.tolist())
+    for name in order:
         node = graph.producers[name]
-        counted = run.profile.get(f"run_{call_label(position, name)}")
+        counted = None if node.op.is_view else next(counts, None)
         constants = [n for n in node.inputs if n in graph.constants]
         costs.append(
             LayerCost(

@@ -5,8 +5,6 @@ next to nothing. Instructions are not cycles; a target's cycles per instruction 
 """
 
 import ctypes
-import importlib
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,10 @@ import numpy.typing as npt
 
 from crosslayer.core.errors import ToolError
 from crosslayer.core.target import Core
+from crosslayer.execute import qemu
+from crosslayer.execute.elf import Elf, load_package
 from crosslayer.execute.native import POISON, Bytes, as_samples
-from crosslayer.execute.toolchain import INSTALL, Build, Level, build_core, build_counter, machine
+from crosslayer.execute.toolchain import INSTALL, Build, Emulator, Level, build_core, build_counter, machine
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -36,6 +36,7 @@ _ARENA_PAGES = 0x220A_0000
 _ALIGNMENT = 16
 _GAP = 0x10_0000  # addresses this far below the stack are taken for a stack that grew too deep
 _GUARD_BYTE = b"\x3c"
+_STEP_BYTES = 32  # of a `cl_step` in kernels.h, where pointers have 32 bits
 
 
 @final
@@ -58,9 +59,9 @@ class Image:
     def link(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path | None = None) -> "Image":
         """Compile the firmware in `folder` for a core, or take it from the cache."""
         made = build_core(folder, core, level=level, cache=cache)
-        elf = _Elf.read(made.path)
+        elf = Elf.read(made.path)
         arena, taken, given = elf.words("crosslayer_sizes", 3)
-        model = {name: size for name, size in elf.sections.items() if name != _HARNESS}
+        model = {name: size for name, size in elf.sections.items() if not name.startswith(_HARNESS)}
         ram = sum(size for name, size in model.items() if name in elf.written)
         return Image(
             core=core,
@@ -81,8 +82,24 @@ class Image:
         limit: int = LIMIT_INSTRUCTIONS,
         progress: Progress | None = None,
     ) -> "Emulation":
-        """Run input codes (samples, ...) of any type and shape, one after the other."""
+        """Run input codes (samples, ...) of any type and shape, one after the other.
+
+        QEMU runs them all at once, and the progress is told at the end.
+        """
         inputs = as_samples(codes, self.input_bytes)
+        if machine(self.core).emulator is Emulator.QEMU:
+            given = (self.made.path, self.core, inputs, self.output_bytes)
+            ran = qemu.run(*given, poison=poison, limit=limit, step_bytes=_STEP_BYTES)
+            if progress is not None and len(inputs):
+                progress(len(inputs), len(inputs))
+            return Emulation(
+                image=self,
+                outputs=ran.outputs,
+                instructions=ran.instructions,
+                stack_bytes=ran.stack_bytes,
+                profile=ran.profile,
+                by_step=ran.by_step,
+            )
         outputs = np.empty((len(inputs), self.output_bytes), np.uint8)
         instructions = np.zeros(len(inputs), np.int64)
         board = _Board(self, limit)
@@ -96,6 +113,7 @@ class Image:
             instructions=instructions,
             stack_bytes=board.stack_bytes(),
             profile=board.profile(),
+            by_step=board.by_step,
         )
 
 
@@ -113,6 +131,8 @@ class Emulation:
     """The deepest byte that `model_run` wrote below its caller's stack pointer, over all samples."""
     profile: Mapping[str, int]
     """Instructions of each function that ran, over all samples; the most expensive first."""
+    by_step: npt.NDArray[np.uint64]
+    """Instructions of each step of the model, over all samples; empty where the emulator does not tell."""
 
 
 def emulate(folder: Path, core: Core, codes: npt.NDArray[Any], *, progress: Progress | None = None) -> Emulation:
@@ -120,64 +140,18 @@ def emulate(folder: Path, core: Core, codes: npt.NDArray[Any], *, progress: Prog
     return Image.link(folder, core).run(codes, progress=progress)
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Elf:
-    """What is needed of an ELF file."""
+def left_out() -> dict[Core, str]:
+    """The cores that no emulator here runs, each with the reason."""
+    return {
+        core: f"{core.value}: {qemu.ABSENT}"
+        for core in Core
+        if machine(core).emulator is Emulator.QEMU and not qemu.is_installed()
+    }
 
-    sections: Mapping[str, int]
-    """Sizes of what takes memory on the device."""
-    written: frozenset[str]
-    stored: frozenset[str]
-    segments: tuple[tuple[int, bytes], ...]
-    """Address and content. Data that the start-up code would copy from flash to RAM is already in RAM."""
-    symbols: Mapping[str, int]
-    functions: tuple[tuple[int, str], ...]
-    """Start address and name, in order of address."""
 
-    @staticmethod
-    def read(path: Path) -> "_Elf":
-        elffile = _load("elftools.elf.elffile")
-        elferror = _load("elftools.common.exceptions").ELFError
-        try:
-            with path.open("rb") as file:
-                return _Elf._from(elffile.ELFFile(file))
-        except (OSError, elferror) as error:
-            raise ToolError(f"{path}: cannot be read ({error}); delete it, and it will be built again") from error
-
-    @staticmethod
-    def _from(elf: Any) -> "_Elf":  # Any: pyelftools has no types
-        write, allocate = 1, 2  # SHF_WRITE, SHF_ALLOC
-        held = [section for section in elf.iter_sections() if section["sh_flags"] & allocate and section["sh_size"]]
-        symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
-        starts: dict[int, str] = {}
-        for symbol in symbols:
-            if symbol["st_info"]["type"] == "STT_FUNC":
-                address, name = int(symbol["st_value"]) & ~1, str(symbol.name)
-                starts[address] = min(starts.get(address, name), name, key=len)  # of aliases, the plain C name
-        return _Elf(
-            sections={str(section.name): int(section["sh_size"]) for section in held},
-            written=frozenset(str(section.name) for section in held if section["sh_flags"] & write),
-            stored=frozenset(str(section.name) for section in held if section["sh_type"] != "SHT_NOBITS"),
-            segments=tuple(
-                (int(segment["p_vaddr"]), bytes(segment.data()).ljust(int(segment["p_memsz"]), b"\0"))
-                for segment in elf.iter_segments()
-                if segment["p_type"] == "PT_LOAD" and segment["p_memsz"]
-            ),
-            symbols={str(symbol.name): int(symbol["st_value"]) for symbol in symbols},
-            functions=tuple(sorted(starts.items())),
-        )
-
-    def words(self, symbol: str, count: int) -> tuple[int, ...]:
-        """32-bit constants in flash."""
-        base, content = self.segments[0]
-        start = self.symbols[symbol] - base
-        return tuple(int(word) for word in np.frombuffer(content, "<u4", count, start))
-
-    def function_at(self, address: int) -> str:
-        """The function that holds a code address."""
-        index = bisect_right(self.functions, address, key=lambda entry: entry[0]) - 1
-        return self.functions[index][1] if index >= 0 else "no function"
+def runnable_cores() -> list[Core]:
+    """The cores that an emulator here runs: all, but without QEMU those that only it has."""
+    return [core for core in Core if core not in left_out()]
 
 
 class _Counter(ctypes.Structure):
@@ -193,6 +167,14 @@ class _Counter(ctypes.Structure):
         ("last", ctypes.c_uint64),
         ("thumb", ctypes.c_int32),
         ("stop", ctypes.c_void_p),
+        ("make", ctypes.c_uint64),
+        ("steps", ctypes.c_uint64),
+        ("step_bytes", ctypes.c_uint64),
+        ("step_count", ctypes.c_uint64),
+        ("by_step", ctypes.c_void_p),
+        ("step", ctypes.c_uint64),
+        ("second", ctypes.c_int32),
+        ("read", ctypes.c_void_p),
     )
 
 
@@ -204,19 +186,19 @@ class _Board:
     """An emulated core with flash, static data, stack and arena, each between unmapped pages."""
 
     def __init__(self, image: Image, limit: int) -> None:
-        unicorn = _load("unicorn")
+        unicorn = load_package("unicorn")
         self.image = image
         self.where = image.core.value
-        self.elf = _Elf.read(image.made.path)
+        self.elf = Elf.read(image.made.path)
         self.limit = limit
         self.row = machine(image.core)
         family = self.row.instruction_set
-        self.constants = _load(f"unicorn.{family.constants}")
+        self.constants = load_package(f"unicorn.{family.constants}")
         self.error: type[Exception] = unicorn.UcError
 
         mode = sum(getattr(unicorn, name) for name in family.modes)
         self.engine = unicorn.Uc(getattr(unicorn, family.architecture), mode)
-        self.engine.ctl_set_cpu_model(getattr(self.constants, self.row.emulator_cpu))
+        self.engine.ctl_set_cpu_model(getattr(self.constants, self.row.emulator_model))
         executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
         writable = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
         for index, (address, content) in enumerate(self.elf.segments):
@@ -308,10 +290,12 @@ class _Board:
 
     def _count_blocks(self, kind: int) -> _Counter:
         """Hook the C counter into the engine, past Unicorn's Python callbacks."""
-        library = _load("unicorn.unicorn_py3.unicorn").uclib
+        library = load_package("unicorn.unicorn_py3.unicorn").uclib
         base, code = self.elf.segments[0]
         self.blocks = np.zeros(len(code) // 2 + 1, _BLOCK)
         self.library = ctypes.CDLL(str(build_counter().path))
+        count = self.elf.sizes.get("steps", 0) // _STEP_BYTES
+        self.by_step = np.zeros(count, np.uint64)
         counter = _Counter(
             code=code,
             base=base,
@@ -320,6 +304,14 @@ class _Board:
             limit=self.limit,
             thumb=self.row.instruction_set.entry_bit,
             stop=ctypes.cast(library.uc_emu_stop, ctypes.c_void_p),
+            make=self.elf.symbols.get("cl_make", 0) & ~1,
+            steps=self.elf.symbols.get("steps", 0),
+            step_bytes=_STEP_BYTES,
+            step_count=count,
+            by_step=self.by_step.ctypes.data,
+            step=count,
+            second=self._register(self.row.instruction_set.second),
+            read=ctypes.cast(library.uc_reg_read, ctypes.c_void_p),
         )
         hook = ctypes.cast(self.library.crosslayer_count_block, ctypes.c_void_p)
         handle = ctypes.c_size_t()
@@ -357,11 +349,3 @@ def _fault_hook(unicorn: Any, faults: list[str]) -> Callable[..., bool]:
 
 def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
-
-
-def _load(module: str) -> Any:  # Any: the emulator's packages have no usable types
-    """An optional package's module."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ToolError(f"{module.partition('.')[0]} is not installed: {INSTALL}") from error

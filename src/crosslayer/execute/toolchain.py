@@ -49,8 +49,6 @@ _BARE_METAL = (
     "-fno-asynchronous-unwind-tables",
     "-isystem",
     "harness/include",
-    "-T",
-    "harness/board.ld",
     "-Wl,--entry=model_run",
     "-Wl,--gc-sections",
     "-Wl,-z,max-page-size=4096",
@@ -96,6 +94,17 @@ class Build:
     """It lay in the cache; no compiler ran."""
 
 
+class Emulator(StrEnum):
+    """What runs firmware for a core."""
+
+    UNICORN = "unicorn"
+    QEMU = "qemu"
+
+
+_BOARDS = {Emulator.UNICORN: ("board.ld", "board.c"), Emulator.QEMU: ("an547.ld", "board.c", "an547.c")}
+"""The linker script and the sources that an emulator needs beside the model."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstructionSet:
@@ -106,6 +115,7 @@ class InstructionSet:
     modes: tuple[str, ...]
     constants: str
     argument: str
+    second: str
     stack: str
     link: str
     program: str
@@ -120,7 +130,9 @@ class Machine:
     instruction_set: InstructionSet
     zig_target: str
     zig_cpu: str
-    emulator_cpu: str
+    emulator: Emulator
+    emulator_model: str
+    """Unicorn's name of the core, or QEMU's name of a board that has it."""
 
 
 @cache
@@ -134,7 +146,8 @@ def machine(core: Core) -> Machine:
     row = table["core"][core.value]
     shared = table["instruction_set"][row.pop("instruction_set")]
     shared["modes"] = tuple(shared["modes"])
-    return Machine(core=core, instruction_set=InstructionSet(**shared), **row)
+    emulator = Emulator(row.pop("emulator"))
+    return Machine(core=core, instruction_set=InstructionSet(**shared), emulator=emulator, **row)
 
 
 @cache
@@ -163,7 +176,7 @@ def build_native(folder: Path, *, level: Level = Level.O2, cache: Path | None = 
     return _compile(
         {**_firmware(folder), **_harness("run_many.c")},
         (*_on_this_computer(), *level.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, "-Ifirmware"),
-        ("firmware/model.c", "harness/run_many.c"),
+        (*_units(folder), "harness/run_many.c"),
         suffix=".so",
         compiler=zig(),
         cache=cache,
@@ -171,15 +184,16 @@ def build_native(folder: Path, *, level: Level = Level.O2, cache: Path | None = 
 
 
 def build_core(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path | None = None) -> Build:
-    """An ELF image of the firmware in `folder` for a core: code and constants in flash, no start-up code."""
+    """An ELF image of the firmware in `folder` for a core: code and constants in flash; start-up code only for QEMU."""
     row = machine(core)
+    script, *board = _BOARDS[row.emulator]
     return _compile(
-        {**_firmware(folder), **_harness("board.c", "board.ld", "include/string.h")},
+        {**_firmware(folder), **_harness(script, *board, "include/string.h")},
         (
-            *("-target", row.zig_target, f"-mcpu={row.zig_cpu}"),
+            *("-target", row.zig_target, f"-mcpu={row.zig_cpu}", "-T", f"harness/{script}"),
             *(*level.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, *_BARE_METAL, "-Ifirmware"),
         ),
-        ("firmware/model.c", "harness/board.c"),
+        (*_units(folder), *(f"harness/{name}" for name in board)),
         suffix=".elf",
         compiler=zig(),
         cache=cache,
@@ -196,7 +210,7 @@ def build_sanitized(folder: Path, *, cache: Path | None = None) -> tuple[Build, 
     built = _compile(
         {**_firmware(folder), **_harness("filter.c")},
         (*_sanitizer_flags(sanitizers), "-O1", *_SEMANTICS, "-Ifirmware"),
-        ("firmware/model.c", "harness/filter.c"),
+        (*_units(folder), "harness/filter.c"),
         suffix=".run",
         compiler=compiler,
         cache=cache,
@@ -205,10 +219,19 @@ def build_sanitized(folder: Path, *, cache: Path | None = None) -> tuple[Build, 
 
 
 def build_counter(*, cache: Path | None = None) -> Build:
-    """The block counter of the emulator as a shared library."""
-    flags = (*_on_this_computer(), *Level.O2.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN)
-    sources = ("harness/count_blocks.c",)
-    return _compile(_harness("count_blocks.c"), flags, sources, suffix=".so", compiler=zig(), cache=cache)
+    """Unicorn's block counter as a shared library."""
+    return _build_library("count_blocks.c", cache)
+
+
+def build_qemu_counter(plugin_version: int, *, cache: Path | None = None) -> Build:
+    """QEMU's block counter as a plugin for a QEMU that takes plugins of that version."""
+    return _build_library("count_qemu.c", cache, f"-DPLUGIN_VERSION={plugin_version}")
+
+
+def _build_library(source: str, cache: Path | None, *definitions: str) -> Build:
+    """A file of the harness as a shared library for this computer."""
+    flags = (*_on_this_computer(), *Level.O2.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, *definitions)
+    return _compile(_harness(source), flags, (f"harness/{source}",), suffix=".so", compiler=zig(), cache=cache)
 
 
 def _on_this_computer() -> tuple[str, ...]:
@@ -254,6 +277,11 @@ def _firmware(folder: Path) -> dict[str, bytes]:
             raise InputError(f"{folder / needed}: not found; give the folder that `emit` wrote")
     files = (path for path in sorted(folder.rglob("*")) if path.suffix in {".c", ".h"})
     return {f"firmware/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files}
+
+
+def _units(folder: Path) -> tuple[str, ...]:
+    """The C files of a firmware folder that make its library: all but the self-test."""
+    return tuple(name for name in _firmware(folder) if name.endswith(".c") and not name.endswith("/selftest.c"))
 
 
 def _harness(*names: str) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ def energy(instructions: int, target: Target) -> Estimate[Joules] | None:
 
     >>> from crosslayer.hardware.catalogue import load_target
     >>> [round(1e3 * joules, 2) for joules in energy(8_732_237, load_target("stm32l4r5"))]
-    [4.59, 3.53, 6.75]
+    [4.59, 3.33, 6.75]
     """
     power = target.active_power
     if power is None:

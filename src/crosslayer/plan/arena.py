@@ -1,56 +1,85 @@
 """Node order and offsets of one arena."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
+
+import numpy as np
 
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.plan import Interval, Plan, intervals, peak_bytes, storage, whole_words
+from crosslayer.core.plan import NO_LEADS, Interval, Leads, Plan, extent, peak_bytes, peak_of, storage, whole_words
 from crosslayer.core.stage import Stage, check_parameters
+from crosslayer.plan.rows import Schedule, schedule
 
-_SEARCHED = 200  # values; the search is as deep as there are values
+_EXHAUSTED = 8  # values all of whose orders are tried
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanArena(Stage):
-    """Orders the nodes and places all values in one arena, as small as can be found.
+    """Orders the nodes and places all values in one arena.
 
     Exact for small graphs: at most `order_states` sets of finished nodes are compared for the order, at most
     `offset_steps` placements tried for the offsets; beyond, the order stays and the offsets come from the best greedy
-    packing. The plan reports its lower bound and whether it is known to be the least.
+    packing. Layers are run together row by row, each keeping only the rows that the next ones still need, where the
+    arena would not fit into `budget` bytes otherwise; 0 asks for the smallest arena. The plan reports its lower bound
+    and whether it is known to be the least.
     """
 
     order_states: int = 20_000
-    offset_steps: int = 200_000
+    offset_steps: int = 20_000
+    budget: int = 0
 
     def __post_init__(self) -> None:
         check_parameters(
             (self.order_states >= 0, "order_states must be at least 0"),
             (self.offset_steps >= 0, "offset_steps must be at least 0"),
+            (self.budget >= 0, "budget must be at least 0"),
         )
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
-        """The planned design; notes: arena and bound in bytes."""
-        plan = plan_arena(design.graph, order_states=self.order_states, offset_steps=self.offset_steps)
-        notes = {"arena_bytes": plan.arena_bytes, "bound_bytes": plan.bound_bytes, "exact": plan.exact}
+        """The planned design; notes: arena and bound in bytes, and the layers run row by row."""
+        plan = plan_arena(
+            design.graph, order_states=self.order_states, offset_steps=self.offset_steps, budget=self.budget
+        )
+        notes = {
+            "arena_bytes": plan.arena_bytes,
+            "bound_bytes": plan.bound_bytes,
+            "exact": plan.exact,
+            "by_rows": [list(group) for group in plan.groups],
+        }
         return replace(design, plan=plan), notes
 
 
-def plan_arena(graph: Graph, *, order_states: int = 20_000, offset_steps: int = 200_000) -> Plan:
+def plan_arena(graph: Graph, *, order_states: int = 20_000, offset_steps: int = 20_000, budget: int = 0) -> Plan:
     """The plan that `PlanArena` finds."""
     given = tuple(node.name for node in graph.nodes)
     best = best_order(graph, order_states)
     order = given if best is None or peak_bytes(graph, best) >= peak_bytes(graph, given) else best
-    bound = peak_bytes(graph, order)
-    offsets, arena = place(intervals(graph, order), bound, offset_steps)
+    plans = [
+        _placed(graph, order, schedule(graph, order, budget, shared=shared), offset_steps) for shared in (True, False)
+    ]
+    return min(plans, key=lambda plan: (max(plan.arena_bytes, budget), sum(map(len, plan.groups))))
+
+
+def _placed(graph: Graph, order: tuple[str, ...], found: Schedule, steps: int) -> Plan:
+    """The plan of a schedule."""
+    spans = found.spans(graph)
+    bound = peak_of(spans, found.leads)
+    offsets, arena = place(spans, bound, steps, found.leads)
+    bound = max(bound, min(arena, least_chain(spans, found.leads, arena)))
     return Plan(
         order=order,
         offsets=offsets,
         arena_bytes=arena,
         bound_bytes=bound,
-        exact=best is not None and arena == bound,
+        exact=arena == bound,
+        groups=tuple(turn for turn in found.turns if len(turn) > 1),
+        rings=found.rings,
+        scratch=found.scratch,
+        leads=found.leads,
     )
 
 
@@ -94,71 +123,122 @@ def best_order(graph: Graph, states: int) -> tuple[str, ...] | None:
     return tuple(graph.nodes[i].name for i in best[everything][1])
 
 
-def place(spans: tuple[Interval, ...], bound: int, steps: int) -> tuple[dict[str, int], int]:
-    """Offsets without overlap in time and space, and the arena they need.
+def least_chain(spans: tuple[Interval, ...], leads: Leads, arena: int) -> int:
+    """What an arena smaller than `arena` would need at least, because results would have to lie over their inputs.
 
-    The best of four greedy packings; if that misses the bound, a depth-first search over placements, with at most
-    `steps` steps.
+    Where a result and its input do not fit beside each other, it must begin before it by its lead; such leads add up
+    along a chain of layers.
     """
-    orders = (
-        sorted(spans, key=lambda s: (-s.bytes, s.born)),
-        sorted(spans, key=lambda s: (s.born, -s.bytes)),
-        sorted(spans, key=lambda s: (-(s.dies - s.born), -s.bytes)),
-        sorted(spans, key=lambda s: (-s.bytes * (s.dies - s.born + 1), s.born)),
-    )
-    packings = [_greedy(order) for order in orders]
-    best = min(packings, key=_extent(spans))
-    if _extent(spans)(best) > bound and len(spans) <= _SEARCHED:
-        best = _search(orders[0], bound, best, steps)
-    return best, _extent(spans)(best)
+    by_name = {span.name: span for span in spans}
+    lowest: dict[str, int] = {}
+    for span in sorted(spans, key=lambda s: -s.born):  # results before their inputs
+        forced = [
+            lowest[result] + extent(by_name[result], span, leads)
+            for result, inputs in leads.items()
+            if span.name in inputs
+            and result in lowest
+            and whole_words(by_name[result].bytes) + whole_words(span.bytes) >= arena
+        ]
+        lowest[span.name] = max(forced, default=0)
+    return max((lowest[s.name] + whole_words(s.bytes) for s in spans), default=0)
 
 
-def _extent(spans: tuple[Interval, ...]) -> Any:
-    def extent(offsets: dict[str, int]) -> int:
-        return max((offsets[s.name] + whole_words(s.bytes) for s in spans), default=0)
+def place(spans: tuple[Interval, ...], bound: int, steps: int, leads: Leads = NO_LEADS) -> tuple[dict[str, int], int]:
+    """Offsets without overlap in time and space, but for what `leads` allows, and the arena they need.
 
-    return extent
+    Values are placed one after the other where they make the arena least larger. The best of some orders; if that
+    misses the bound, all orders of few values, or changes to the best order of many, until the bound or `steps`
+    placements.
+    """
+    if not spans:
+        return {}, 0
+    packing = _Packing(spans, leads)
+    positions = range(len(spans))
+    orders = [
+        sorted(positions, key=lambda i: (-spans[i].bytes, spans[i].born)),
+        sorted(positions, key=lambda i: (spans[i].born, -spans[i].bytes)),
+        sorted(positions, key=lambda i: (-(spans[i].dies - spans[i].born), -spans[i].bytes)),
+        sorted(positions, key=lambda i: (-spans[i].bytes * (spans[i].dies - spans[i].born + 1), spans[i].born)),
+        sorted(positions, key=lambda i: (-spans[i].born, -spans[i].bytes)),  # results before what they may lie over
+    ]
+    for order in orders:
+        packing.try_order(order, [1] * len(spans))
+    if len(spans) <= _EXHAUSTED:
+        packing.exhaust(orders[0], bound, steps)
+    else:
+        packing.improve(bound, steps)
+    lowest = min(packing.best)
+    return {span.name: offset - lowest for span, offset in zip(spans, packing.best, strict=True)}, packing.height
 
 
-def _greedy(order: list[Interval]) -> dict[str, int]:
-    """Each value at the lowest place that is free during its life."""
-    placed: list[tuple[Interval, int]] = []
-    for span in order:
-        placed.append((span, _lowest(span, placed)))
-    return {span.name: offset for span, offset in placed}
+class _Packing:
+    """Orders of placement tried so far, and the best."""
 
+    def __init__(self, spans: tuple[Interval, ...], leads: Leads) -> None:
+        self.sizes = [whole_words(s.bytes) for s in spans]
+        self.beside = [
+            [
+                (j, extent(other, span, leads), extent(span, other, leads))
+                for j, other in enumerate(spans)
+                if i != j and span.born <= other.dies and other.born <= span.dies
+            ]
+            for i, span in enumerate(spans)
+        ]
+        self.best: list[int] = []
+        self.height = sum(self.sizes) + 1
+        self.order: list[int] = []
+        self.sides: list[int] = []
 
-def _lowest(span: Interval, placed: list[tuple[Interval, int]]) -> int:
-    offset = 0
-    for start, end in sorted((o, o + whole_words(s.bytes)) for s, o in placed if _meet(s, span)):
-        if offset + whole_words(span.bytes) <= start:
-            break
-        offset = max(offset, end)
-    return offset
+    def try_order(self, order: list[int], sides: list[int]) -> bool:
+        """Place in that order, ties to the low side (1) or the high one (−1) of each; keep what is not worse."""
+        offsets: dict[int, int] = {}
+        low, high = 0, 0
+        for i in order:
+            offsets[i], low, high = self._place(i, offsets, low, high, sides[i])
+            if high - low > self.height:
+                return False
+        self.height, self.order, self.sides = high - low, order, sides
+        self.best = [offsets[i] for i in range(len(order))]
+        return True
 
+    def exhaust(self, order: list[int], bound: int, steps: int) -> None:
+        """All orders, those first that resemble `order`."""
+        left = steps
 
-def _meet(a: Interval, b: Interval) -> bool:
-    return a.born <= b.dies and b.born <= a.dies
+        def descend(offsets: dict[int, int], rest: list[int], low: int, high: int) -> None:
+            nonlocal left
+            if high - low >= self.height or self.height <= bound or left <= 0:
+                return
+            left -= 1
+            if not rest:
+                self.height, self.best = high - low, [offsets[i] for i in range(len(order))]
+                return
+            for position, i in enumerate(rest):
+                offset, lowest, highest = self._place(i, offsets, low, high, 1)
+                descend({**offsets, i: offset}, rest[:position] + rest[position + 1 :], lowest, highest)
 
+        descend({}, order, 0, 0)
 
-def _search(spans: list[Interval], bound: int, best: dict[str, int], steps: int) -> dict[str, int]:
-    """Depth-first over which value to place next at its lowest place; stops at the bound or after `steps`."""
-    limit = max(best[s.name] + whole_words(s.bytes) for s in spans)
-    left = steps
+    def improve(self, bound: int, steps: int) -> None:
+        """Moves single values in the order, or to the other side; seeded, so that the same values get the same places."""
+        random = np.random.default_rng(0)
+        count = len(self.sizes)
+        for _ in range(steps // count):
+            if self.height <= bound:
+                return
+            order, sides = list(self.order), list(self.sides)
+            for _ in range(int(random.integers(1, 4))):
+                i = order.pop(int(random.integers(count)))
+                order.insert(int(random.integers(count)), i)
+                sides[int(random.integers(count))] *= -1
+            self.try_order(order, sides)
 
-    def descend(placed: list[tuple[Interval, int]], rest: list[Interval], top: int) -> None:
-        nonlocal best, limit, left
-        if top >= limit or limit == bound or left <= 0:
-            return
-        left -= 1
-        if not rest:
-            best, limit = {s.name: o for s, o in placed}, top
-            return
-        for i, span in enumerate(rest):
-            offset = _lowest(span, placed)
-            end = max(top, offset + whole_words(span.bytes))
-            if end < limit:
-                descend([*placed, (span, offset)], rest[:i] + rest[i + 1 :], end)
-
-    descend([], spans, 0)
-    return best
+    def _place(self, i: int, offsets: Mapping[int, int], low: int, high: int, side: int) -> tuple[int, int, int]:
+        """The offset next to a value alive at the same time, or at the lower end, that makes the whole least higher;
+        and the ends of the whole then."""
+        size = self.sizes[i]
+        forbidden = [(offsets[j] - own, offsets[j] + other) for j, other, own in self.beside[i] if j in offsets]
+        ends = (low, high - size, *(end for pair in forbidden for end in pair))
+        free = [o for o in ends if not any(before < o < after for before, after in forbidden)]
+        offset = min(free, key=lambda o: (max(high, o + size) - min(low, o), side * o))
+        return offset, min(low, offset), max(high, offset + size)

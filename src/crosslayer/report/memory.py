@@ -86,7 +86,7 @@ def usages(sheet: Sheet) -> tuple[Usage, ...]:
 
 def memory_map(graph: Graph, plan: Plan) -> MemoryMap:
     """The drawing of a plan: steps from left to right, byte offsets from the bottom up."""
-    spans = intervals(graph, plan.order)
+    spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
     names = ("input", *plan.order)
     column = min(88.0, max(26.0, 760.0 / len(names)))
     reach = [len(_short(n)) * LETTER * math.cos(_SLOPE) - (i + 0.5) * column for i, n in enumerate(names)]

@@ -409,7 +409,9 @@ def _network(chance: Chance, rounding: Rounding | None) -> Graph:
     if not chance.rarely(4):
         size = math.prod(growth.shape(y))
         y = _dense(growth, y if len(growth.shape(y)) == 1 else growth.apply(Reshape(shape=(size,)), y))
-        y = growth.apply(Softmax(), y) if chance.rarely(2) else y
+        if chance.rarely(2):
+            _try(growth, example(Softmax), y)
+            y = growth.values[-1]
     if rounding is not None and chance.rarely(3):
         y = growth.apply(Dequantize(), y)
     return growth.graph(y)

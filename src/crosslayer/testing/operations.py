@@ -68,18 +68,19 @@ def check_declaration(op: type[Op]) -> None:
 @cache
 def check_kernel(kernel: str) -> None:
     """The kernel's file compiles alone under each rounding rule with all warnings on, and says what it does."""
-    folder = resources.files("crosslayer.emit") / "kernels"
-    file = folder / f"{kernel}.c"
-    assert file.is_file(), f"kernels/{kernel}.c is absent; write it"
+    folder = resources.files("crosslayer.kernels")
+    file = folder / f"{kernel}.h"
+    assert file.is_file(), f"kernels/{kernel}.h is absent; write it"
     text = file.read_text(encoding="utf-8")
-    assert text.startswith("/* ") and text.index("*/") < text.index("#include"), f"{kernel}.c: states no contract"
-    assert f" void {kernel}(const struct {kernel} *p, " in text, f"{kernel}.c: defines no {kernel} kernel"
+    assert text.startswith("/* ") and text.index("*/") < text.index("#include"), f"{kernel}.h: states no contract"
+    assert f" void {kernel}(const struct {kernel} *p, " in text, f"{kernel}.h: defines no {kernel} kernel"
     with tempfile.TemporaryDirectory() as scratch:
-        for name in (f"{kernel}.c", "arithmetic.h"):
+        for name in (f"{kernel}.h", "arithmetic.h"):
             (Path(scratch) / name).write_text((folder / name).read_text(encoding="utf-8"), encoding="utf-8")
+        (Path(scratch) / "rules.h").write_text("/* each unit has its own */\n", encoding="utf-8")
         units = [f"unit{i}.c" for i in range(len(_RULES))]
         for unit, rule in zip(units, _RULES, strict=True):
-            (Path(scratch) / unit).write_text(f'{rule}#include "{kernel}.c"\n', encoding="utf-8")
+            (Path(scratch) / unit).write_text(f'{rule}#include "{kernel}.h"\n', encoding="utf-8")
         compile_strictly(Path(scratch), *units)
 
 

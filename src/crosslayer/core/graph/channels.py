@@ -53,6 +53,12 @@ def layers(graph: Graph) -> tuple[Layer, ...]:
     )
 
 
+def removable(graph: Graph) -> tuple[Channel, ...]:
+    """All sets of channels that may be removed, those that no layer makes too, in the order of their numbers."""
+    channels, _ = _components(graph)
+    return tuple(channels.values())
+
+
 def remove(graph: Graph, doomed: Iterable[Channel]) -> Graph:
     """The verified graph without these channels. Raises `GraphError` if an axis would lose all its places."""
     gone: dict[Axis, set[int]] = {}

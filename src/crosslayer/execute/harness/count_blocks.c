@@ -17,6 +17,14 @@ typedef struct {
     uint64_t last;     /* address of the block entered last */
     int32_t thumb;     /* else RISC-V */
     int (*stop)(void *);
+    uint64_t make; /* address of cl_make, whose second argument points into the table of steps; or none */
+    uint64_t steps;
+    uint64_t step_bytes;
+    uint64_t step_count;
+    uint64_t *by_step; /* executed since each step began until the next one did */
+    uint64_t step;     /* that runs; step_count before the first one */
+    int32_t second;    /* register of the second argument */
+    int (*read)(void *, int, void *);
 } Counter;
 
 /* The length rule of the two instruction sets: Thumb (ARMv7-M manual A5.1), RISC-V with C (unprivileged manual 1.5). */
@@ -42,6 +50,14 @@ void crosslayer_count_block(void *engine, uint64_t address, uint32_t bytes, void
     if (block->bytes != bytes) {
         block->bytes = bytes;
         block->instructions = instructions_in(counter->code + offset, bytes, counter->thumb);
+    }
+    if (address == counter->make) {
+        uint64_t argument = 0;
+        counter->read(engine, counter->second, &argument);
+        counter->step = ((argument & 0xFFFFFFFFu) - counter->steps) / counter->step_bytes;
+    }
+    if (counter->step < counter->step_count) {
+        counter->by_step[counter->step] += block->instructions;
     }
     block->executed += block->instructions;
     counter->executed += block->instructions;

@@ -86,15 +86,13 @@ class Softmax(Op):
             return _wide_softmax(params, diff)
         if "powers" in params:
             return _table_softmax(table(params, "powers")[-diff])
-        alive = diff >= scalar(params, "diff_min")
-        scaled = np.where(alive, diff, 0) << scalar(params, "shift")
-        powers = _exp_negative(doubling_high(scaled, np.int64(scalar(params, "mult"))))
-        total = np.where(alive, divide_by_power(powers, _SUM_BITS), 0).sum(axis=-1, keepdims=True)
+        powers = fixed_powers(params)[-diff]
+        total = divide_by_power(powers, _SUM_BITS).sum(axis=-1, keepdims=True)
         headroom = 32 - _bit_length(total)  # count of leading zeros of a 32-bit number
         reciprocal = _reciprocal_above_one(((total << headroom) - (1 << 31)).astype(np.int64))
         over = _SUM_BITS - headroom
         share = divide_by_power(doubling_high(reciprocal, powers), over + 31 - 8)
-        return np.where(alive, np.clip(share - 128, -128, 127), -128)
+        return np.clip(share - 128, -128, 127)
 
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
         """None: the channels are frozen."""
@@ -103,6 +101,15 @@ class Softmax(Op):
     def frozen(self) -> Iterable[Slot]:
         """Removing one class changes the shares of all others."""
         return ((0, -1), (OUTPUT, -1))
+
+
+def fixed_powers(params: Params) -> Array:
+    """e^(−scale·d) in Q0.31 for the differences d = 0 … 255 of two codes, 0 where the share is too small to count."""
+    diff = -np.arange(256, dtype=np.int64)
+    alive = diff >= scalar(params, "diff_min")
+    scaled = np.where(alive, diff, 0) << scalar(params, "shift")
+    powers = _exp_negative(doubling_high(scaled, np.int64(scalar(params, "mult"))))
+    return np.where(alive, powers, 0)
 
 
 def _wide_params(quant: Quant, depth: int) -> Params:

@@ -12,7 +12,7 @@ struct global_mean_s8 {
 #endif
 };
 
-static inline void global_mean_s8(const struct global_mean_s8 *p, const int8_t *x, int8_t *y)
+CL_KERNEL void global_mean_s8(const struct global_mean_s8 *p, const int8_t *x, int8_t *y)
 {
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t acc = 0;

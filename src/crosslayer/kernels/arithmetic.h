@@ -1,23 +1,18 @@
-/* Fixed-point arithmetic to the bit. CL_RULE_FLOAT and CL_DENSE_SINGLE are set by model.c. */
+/* Fixed-point arithmetic to the bit. */
 #ifndef CL_ARITHMETIC_H
 #define CL_ARITHMETIC_H
 
+#include "rules.h"
+
 #include <stdint.h>
 
-#ifndef CL_RULE_FLOAT
-#define CL_RULE_FLOAT 0
-#endif
-#ifndef CL_DENSE_SINGLE
-#define CL_DENSE_SINGLE 0
-#endif
-
-/* A kernel is inlined where it is called, so that the compiler sees the constants of the call; each call is a function. */
+/* A kernel is inlined where it is called, so that the compiler sees the constants of the call. */
 #if defined(__GNUC__) || defined(__clang__)
 #define CL_KERNEL static inline __attribute__((always_inline))
-#define CL_NODE static __attribute__((noinline))
+#define CL_APART __attribute__((noinline))
 #else
 #define CL_KERNEL static inline
-#define CL_NODE static
+#define CL_APART
 #endif
 
 /* A positive real factor: a float, a double, or a mantissa (Q31, or Q15) and a power of two (positive shifts left). */

@@ -1,0 +1,43 @@
+/* The steps of a network: which kernel runs when, row by row, on which places of the arena. */
+#ifndef CL_KERNELS_H
+#define CL_KERNELS_H
+
+#include "arithmetic.h"
+
+/* Makes row `row` of a result, at `y`; all of it where a step has one row. `x` holds the rows of the inputs that it
+   needs; NULL stands for a row of padding. */
+typedef void (*cl_kernel)(const void *constants, const void *const *x, void *y, void *scratch, int32_t row);
+
+/* A value in the arena, of which the last `ring` rows are kept: row r at place r mod ring. */
+typedef struct {
+    uint32_t offset, row_bytes;
+    uint16_t rows, ring;
+    uint32_t reciprocal; /* (r * reciprocal) >> 16 is r / ring for every row r; 0 where all rows are kept */
+} cl_value;
+
+typedef struct {
+    cl_kernel kernel;
+    const void *constants;
+    const uint16_t *inputs; /* positions among the values */
+    uint32_t scratch;       /* offset in the arena */
+    uint16_t output, input_count;
+    uint16_t rows;                   /* calls */
+    uint16_t taps, stride, dilation; /* a call for row r reads `taps` rows of each input, from r * stride - pad on */
+    int16_t pad;
+    uint16_t group; /* steps that run row by row together, from this one on */
+} cl_step;
+
+typedef struct {
+    const cl_step *steps;
+    const cl_value *values;
+    uint16_t step_count, value_count;
+    uint32_t made; /* offset in the arena of the rows made of each value, uint16_t; groups need them */
+} cl_model;
+
+/* Makes one row of a step. A function of its own, so that emulators and debuggers see where a step begins. */
+CL_APART void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *arena);
+
+/* Runs all steps. */
+void cl_run(const cl_model *model, uint8_t *arena);
+
+#endif

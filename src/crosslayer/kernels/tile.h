@@ -1,0 +1,24 @@
+/* Products of two patches with packed weights, in int32: the inner part of convolutions.
+
+   A patch is int16 codes in blocks of four, each as two pairs (codes 0 and 2, codes 1 and 3); the blocks of two patches
+   alternate. Weights are int8 in blocks of four for two channels in turn. A record of two channels follows the weights'
+   order: biases, then the factors of each. */
+#ifndef CL_TILE_H
+#define CL_TILE_H
+
+#include "requant.h"
+
+typedef struct {
+    int32_t bias[2];
+    cl_requant requant[2];
+} cl_pair;
+
+/* y[o] and y[o + step] for `pairs` pairs of channels o from two patches. */
+void cl_tile_two(const int16_t *x, const int8_t *weight, const cl_pair *records, int32_t pairs, int32_t blocks, int8_t *y,
+                 int32_t step, int32_t zero_out);
+
+/* y[o] for `pairs` pairs of channels o from the first of two patches. */
+void cl_tile_one(const int16_t *x, const int8_t *weight, const cl_pair *records, int32_t pairs, int32_t blocks, int8_t *y,
+                 int32_t zero_out);
+
+#endif
