@@ -40,6 +40,7 @@ from crosslayer.read.network import SUFFIXES as READABLE
 from crosslayer.read.network import read_network
 from crosslayer.report.page import write_report
 from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.integers import SimplifyIntegers
 from crosslayer.simplify.norms import FoldNorms
 from crosslayer.study import Study, study_text
 
@@ -50,9 +51,10 @@ RECIPE: Recipe = (
     FoldNorms(),
     FuseActivations(),
     QuantizeAffine(),
+    SimplifyIntegers(),
     PlanArena(),
 )
-"""The default recipe: train, prune, tune, simplify, quantize, plan."""
+"""The default recipe: train, prune, tune, simplify, quantize, simplify what integers show to be constant, plan."""
 
 STUDY = """
 [network]
@@ -112,7 +114,7 @@ def find_network(source: str, data: Dataset, seed: int) -> tuple[Graph, Recipe]:
 
     A name gives fresh weights to be trained. A network file, or `package.module:function`, which is called with the
     shape of a sample and the number of classes and returns a Graph or a PyTorch module, gives weights to be tuned;
-    integers are only planned.
+    integers are only simplified and planned.
     """
     classes = len(data.classes)
     if Path(source).suffix.lower() in READABLE:
@@ -122,7 +124,7 @@ def find_network(source: str, data: Dataset, seed: int) -> tuple[Graph, Recipe]:
     else:
         return network(source, data.shape, classes, seed), RECIPE
     check_samples(graph, data)
-    return graph, RECIPE[-1:] if graph.is_integer else RECIPE[1:]
+    return graph, RECIPE[-2:] if graph.is_integer else RECIPE[1:]
 
 
 def check_samples(graph: Graph, data: Dataset) -> None:

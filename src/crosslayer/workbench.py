@@ -29,19 +29,32 @@ from crosslayer.hardware.catalogue import load_target
 from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.read.network import SUFFIXES, read_network
 from crosslayer.simplify.activations import FuseActivations
+from crosslayer.simplify.integers import SimplifyIntegers, simplify_integers
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.write.network import check_ending, write_network
 from crosslayer.write.tflite import write_tflite
 
 
 def open_design(source: Path, target: str, rounding: Rounding = Rounding.DOUBLE) -> Design:
-    """The design in its folder or in that of a run; or a network file on a target, planned if it is an integer one."""
+    """The design in its folder or in that of a run; or a network file on a target, as it is."""
     if source.is_dir():
         return load_design(source / "design" if (source / "design").is_dir() else source)
     if not source.exists():
         raise InputError(f"{source}: is not there; give the folder of a design or run, or a {', '.join(SUFFIXES)} file")
-    graph = read_network(source, rounding)
-    return Design(graph=graph, target=load_target(target), plan=plan_arena(graph) if graph.is_integer else None)
+    return Design(graph=read_network(source, rounding), target=load_target(target))
+
+
+def ready(design: Design) -> Design:
+    """The design that firmware is written of: planned, and simplified before that if it was not planned yet.
+
+    Raises `InputError` for a float one.
+    """
+    if not design.graph.is_integer:
+        raise InputError("this is a float network; quantize it first (crosslayer quantize)")
+    if design.plan is not None:
+        return design
+    graph = simplify_integers(design.graph)
+    return replace(design, graph=graph, plan=plan_arena(graph))
 
 
 def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: Progress = silent) -> Design:
@@ -50,7 +63,7 @@ def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: 
         raise InputError("this network has integers already; give a float one")
     check_samples(design.graph, data)
     bench = Bench(data=data, seed=seed, executor=execute, progress=progress)
-    recipe: Recipe = (FoldNorms(), FuseActivations(), stage, PlanArena())
+    recipe: Recipe = (FoldNorms(), FuseActivations(), stage, SimplifyIntegers(), PlanArena())
     return run(recipe, design, bench, judge=lambda _: ())
 
 
@@ -132,8 +145,7 @@ def _emulated(image: Image, samples: int, codes: Array) -> Array:
 @contextmanager
 def firmware_of(design: Design, x: Array) -> Generator[Path]:
     """A folder with the firmware of a design, for as long as the block lasts. Raises `InputError` for a float one."""
-    if not design.graph.is_integer:
-        raise InputError("this is a float network; quantize it first (crosslayer quantize)")
+    design = ready(design)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "firmware"
         emit(design, folder, x[:1])

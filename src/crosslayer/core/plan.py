@@ -49,8 +49,14 @@ class Plan:
     """How many rows are kept of a value inside a group; of all others, all are."""
     scratch: Mapping[str, int] = field(default_factory=dict[str, int])
     """Bytes that a node's kernel needs while it runs; for a group those of its first node serve all."""
+    streamed: bool = False
+    """The input arrives row by row: the first turn, a group even if it is one node, makes what each row allows."""
     leads: Leads = field(default_factory=dict[str, dict[str, int]])
     """Which results may lie over an input that dies as they are made, and how many bytes before it they must begin."""
+
+    def by_rows(self, turn: tuple[str, ...]) -> bool:
+        """Whether a turn makes single rows as it can, rather than each value at once."""
+        return len(turn) > 1 or (self.streamed and turn == self.turns[0])
 
     @property
     def turns(self) -> tuple[tuple[str, ...], ...]:
@@ -101,7 +107,7 @@ def intervals(
         Interval(name=f"{name}{SCRATCH}", bytes=size, born=step[name], dies=step[name])
         for name, size in scratch.items()
     ]
-    if any(len(turn) > 1 for turn in turns):
+    if any(len(turn) > 1 for turn in turns) or any(name in rings for name in graph.inputs):
         size = 2 * (len(graph.inputs) + len(step))
         working.append(Interval(name=MADE, bytes=size, born=0, dies=len(turns)))
     return (*values, *working)

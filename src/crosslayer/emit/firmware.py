@@ -70,7 +70,7 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
     kernels = resources.files("crosslayer.kernels")
     with folder_atomic(folder) as scratch:
         (scratch / "kernels").mkdir()
-        for name in sorted(_with_includes(kernels, {"run.c", *(f"{kernel}.h" for kernel in content["kernels"])})):
+        for name in sorted(_with_includes(kernels, {"run.c", *(f"{name}.h" for name in (content["runner"], *content["kernels"]))})):
             (scratch / "kernels" / name).write_text((kernels / name).read_text())
         (scratch / "kernels" / "rules.h").write_text(_render("rules.h", content))
         for name in _TEMPLATES:
@@ -103,7 +103,7 @@ def _steps(graph: Graph, plan: Plan) -> list[Step]:
     for turn in plan.turns:
         for i, name in enumerate(turn):
             node = graph.producers[name]
-            found = call(graph, node, by_rows=len(turn) > 1)
+            found = call(graph, node, by_rows=plan.by_rows(turn))
             if found is not None:
                 offset = plan.offsets.get(f"{turn[0]}{SCRATCH}", 0)
                 inputs = tuple(places[n] for n in graph.activations(node))
@@ -150,7 +150,7 @@ def _paddings(graph: Graph, plan: Plan) -> list[str]:
     longest: dict[int, int] = {}
     for turn in plan.turns:
         for name in turn:
-            found = call(graph, graph.producers[name], by_rows=len(turn) > 1)
+            found = call(graph, graph.producers[name], by_rows=plan.by_rows(turn))
             for value in () if found is None else found.fields.values():
                 if isinstance(value, Padding):
                     longest[value.code] = max(longest.get(value.code, 0), value.count)
@@ -192,6 +192,8 @@ def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
         "most_rows": max((len(step.inputs) * step.rows.taps for step in steps if step.inputs), default=1),
         "most_taps": max((step.taps for step in steps), default=1),
         "paddings": _paddings(graph, plan),
+        "streamed": plan.streamed,
+        "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
         "steps": steps,
         "values": _values(graph, plan),
         "made": plan.offsets.get(MADE, 0),

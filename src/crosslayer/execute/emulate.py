@@ -49,6 +49,8 @@ class Image:
     arena_bytes: int
     input_bytes: int
     output_bytes: int
+    input_rows: int
+    """In how many pieces the input is given; 0: it is taken whole."""
     flash_bytes: int
     """Code, constants and initial values; without the harness."""
     ram_bytes: int
@@ -58,9 +60,11 @@ class Image:
     @staticmethod
     def link(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path | None = None) -> "Image":
         """Compile the firmware in `folder` for a core, or take it from the cache."""
+        if machine(core).emulator is Emulator.QEMU and "int model_push(" in (folder / "model.h").read_text():
+            raise ToolError(f"{core.value}: firmware that takes its input row by row is not run in QEMU; choose another core")
         made = build_core(folder, core, level=level, cache=cache)
         elf = Elf.read(made.path)
-        arena, taken, given = elf.words("crosslayer_sizes", 3)
+        arena, taken, given, rows = elf.words("crosslayer_sizes", 4)
         model = {name: size for name, size in elf.sections.items() if not name.startswith(_HARNESS)}
         ram = sum(size for name, size in model.items() if name in elf.written)
         return Image(
@@ -69,6 +73,7 @@ class Image:
             arena_bytes=arena,
             input_bytes=taken,
             output_bytes=given,
+            input_rows=rows,
             flash_bytes=sum(size for name, size in model.items() if name in elf.stored),
             ram_bytes=arena + ram,
             sections=model,
@@ -224,23 +229,38 @@ class _Board:
         """Instructions and output bytes of one sample."""
         self.where = f"{self.image.core.value}, sample {index}"
         self.engine.mem_write(self.arena, bytes([poison]) * self.image.arena_bytes)
-        try:
-            self.engine.mem_write(self.input, sample)
-        except self.error as error:
-            raise ToolError(
-                f"{self.where}: model_input gave 0x{self.input:08x}, which lies outside the arena"
-            ) from error
-        self.counter.executed = 0
-        status = self._call("model_run")
-        if status != 0:
-            raise ToolError(f"{self.where}: model_run returned {ctypes.c_int32(status).value}; the firmware is faulty")
-        instructions = int(self.counter.executed)
+        self.counter.step = len(self.by_step)  # none yet
+        if self.image.input_rows:
+            instructions = self._counted("model_begin", 0)
+            size = len(sample) // self.image.input_rows
+            for row in range(self.image.input_rows):
+                self._give(self._call("model_input"), sample[row * size : (row + 1) * size])
+                instructions += self._counted("model_push", int(row + 1 == self.image.input_rows))
+        else:
+            self._give(self.input, sample)
+            instructions = self._counted("model_run", 0)
         self._check_guard()
         try:
             raw = self.engine.mem_read(self.output, self.image.output_bytes)
         except self.error as error:
             raise ToolError(f"{self.where}: model_output gave 0x{self.output:08x}, outside the arena") from error
         return instructions, np.frombuffer(raw, np.uint8)
+
+    def _give(self, address: int, codes: bytes) -> None:
+        """Input codes to where the firmware wants them."""
+        try:
+            self.engine.mem_write(address, codes)
+        except self.error as error:
+            raise ToolError(f"{self.where}: model_input gave 0x{address:08x}, which lies outside the arena") from error
+
+    def _counted(self, function: str, expected: int) -> int:
+        """Instructions of a call that returns what is expected."""
+        self.counter.executed = 0
+        status = self._call(function)
+        if status != expected:
+            status = ctypes.c_int32(status).value
+            raise ToolError(f"{self.where}: {function} returned {status}; the firmware is faulty")
+        return int(self.counter.executed)
 
     def stack_bytes(self) -> int:
         """Stack bytes from the deepest change to the top."""

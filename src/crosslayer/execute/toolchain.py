@@ -49,7 +49,7 @@ _BARE_METAL = (
     "-fno-asynchronous-unwind-tables",
     "-isystem",
     "harness/include",
-    "-Wl,--entry=model_run",
+    "-Wl,--entry=crosslayer_return",
     "-Wl,--gc-sections",
     "-Wl,-z,max-page-size=4096",
 )
@@ -174,7 +174,7 @@ def default_cache() -> Path:
 def build_native(folder: Path, *, level: Level = Level.O2, cache: Path | None = None) -> Build:
     """A shared library of the firmware in `folder` for this computer, with `crosslayer_run_many`."""
     return _compile(
-        {**_firmware(folder), **_harness("run_many.c")},
+        {**_firmware(folder), **_harness("run_many.c", "feed.h")},
         (*_on_this_computer(), *level.flags, *_SEMANTICS, *_WARNINGS, *_PLAIN, "-Ifirmware"),
         (*_units(folder), "harness/run_many.c"),
         suffix=".so",
@@ -208,7 +208,7 @@ def build_sanitized(folder: Path, *, cache: Path | None = None) -> tuple[Build, 
     """
     compiler, sanitizers = _sanitizing(cache)
     built = _compile(
-        {**_firmware(folder), **_harness("filter.c")},
+        {**_firmware(folder), **_harness("filter.c", "feed.h")},
         (*_sanitizer_flags(sanitizers), "-O1", *_SEMANTICS, "-Ifirmware"),
         (*_units(folder), "harness/filter.c"),
         suffix=".run",

@@ -2,6 +2,7 @@
 
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.ops import Transpose
 from crosslayer.kernels.add_table import AddTable
 from crosslayer.kernels.call import Call, Kernel
 from crosslayer.kernels.conv_tile import ConvTile
@@ -31,4 +32,5 @@ def call(graph: Graph, node: Node, *, by_rows: bool) -> Call | None:
         return None
     fields = graph.lowered[node.name]
     sizes = {graph.types[name].bytes for name in (*graph.activations(node), node.name)}
-    return Call(kernel=graph.kernel(node), fields=fields, unit=False, forward="count" in fields and len(sizes) == 1)
+    forward = "count" in fields and len(sizes) == 1 and not isinstance(node.op, Transpose)
+    return Call(kernel=graph.kernel(node), fields=fields, unit=False, forward=forward)

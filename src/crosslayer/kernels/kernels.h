@@ -27,17 +27,25 @@ typedef struct {
     uint16_t group; /* steps that run row by row together, from this one on */
 } cl_step;
 
-typedef struct {
+typedef struct cl_model {
     const cl_step *steps;
     const cl_value *values;
+    void (*run_group)(const struct cl_model *model, const cl_step *group, uint8_t *arena); /* NULL without groups */
     uint16_t step_count, value_count;
     uint32_t made; /* offset in the arena of the rows made of each value, uint16_t; groups need them */
 } cl_model;
 
+/* Where a row of a value lies. */
+static inline void *cl_place(const cl_value *value, int32_t row, uint8_t *arena)
+{
+    const uint32_t turns = ((uint32_t)row * value->reciprocal) >> 16;
+    return arena + value->offset + ((uint32_t)row - turns * value->ring) * value->row_bytes;
+}
+
 /* Makes one row of a step. A function of its own, so that emulators and debuggers see where a step begins. */
 CL_APART void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *arena);
 
-/* Runs all steps. */
-void cl_run(const cl_model *model, uint8_t *arena);
+/* Runs all steps from one on that begins a group or is alone. */
+void cl_run(const cl_model *model, int32_t first, uint8_t *arena);
 
 #endif

@@ -24,13 +24,15 @@ class PlanArena(Stage):
     Exact for small graphs: at most `order_states` sets of finished nodes are compared for the order, at most
     `offset_steps` placements tried for the offsets; beyond, the order stays and the offsets come from the best greedy
     packing. Layers are run together row by row, each keeping only the rows that the next ones still need, where the
-    arena would not fit into `budget` bytes otherwise; 0 asks for the smallest arena. The plan reports its lower bound
-    and whether it is known to be the least.
+    arena would not fit into `budget` bytes otherwise; 0 asks for the smallest arena. With `streamed` the input arrives
+    row by row, as from a camera, and is never whole in memory. The plan reports its lower bound and whether it is known
+    to be the least.
     """
 
     order_states: int = 20_000
     offset_steps: int = 20_000
     budget: int = 0
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         check_parameters(
@@ -42,7 +44,11 @@ class PlanArena(Stage):
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The planned design; notes: arena and bound in bytes, and the layers run row by row."""
         plan = plan_arena(
-            design.graph, order_states=self.order_states, offset_steps=self.offset_steps, budget=self.budget
+            design.graph,
+            order_states=self.order_states,
+            offset_steps=self.offset_steps,
+            budget=self.budget,
+            streamed=self.streamed,
         )
         notes = {
             "arena_bytes": plan.arena_bytes,
@@ -53,13 +59,16 @@ class PlanArena(Stage):
         return replace(design, plan=plan), notes
 
 
-def plan_arena(graph: Graph, *, order_states: int = 20_000, offset_steps: int = 20_000, budget: int = 0) -> Plan:
-    """The plan that `PlanArena` finds."""
+def plan_arena(
+    graph: Graph, *, order_states: int = 20_000, offset_steps: int = 20_000, budget: int = 0, streamed: bool = False
+) -> Plan:
+    """The plan that `PlanArena` finds. Raises `GraphError` if the input is to be streamed and cannot be."""
     given = tuple(node.name for node in graph.nodes)
     best = best_order(graph, order_states)
     order = given if best is None or peak_bytes(graph, best) >= peak_bytes(graph, given) else best
     plans = [
-        _placed(graph, order, schedule(graph, order, budget, shared=shared), offset_steps) for shared in (True, False)
+        _placed(graph, order, schedule(graph, order, budget, shared=shared, streamed=streamed), offset_steps)
+        for shared in (True, False)
     ]
     return min(plans, key=lambda plan: (max(plan.arena_bytes, budget), sum(map(len, plan.groups))))
 
@@ -80,6 +89,7 @@ def _placed(graph: Graph, order: tuple[str, ...], found: Schedule, steps: int) -
         rings=found.rings,
         scratch=found.scratch,
         leads=found.leads,
+        streamed=any(name in found.rings for name in graph.inputs),
     )
 
 

@@ -4,10 +4,12 @@ Nothing is computed twice: rows wait in rings until their last reader has seen t
 hardware; patches (Lin et al., "MCUNetV2", NeurIPS 2021) would compute the margins of their pieces again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
+from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import NO_LEADS, Interval, intervals, peak_of, reciprocal, storage, stored_bytes
 from crosslayer.kernels.call import Call, Rows
@@ -42,17 +44,20 @@ class Schedule:
         return intervals(graph, self.turns, self.rings, self.scratch)
 
 
-def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool) -> Schedule:
+def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool, streamed: bool = False) -> Schedule:
     """The fewest nodes in groups for which no turn needs more than `budget` bytes; of the least need, if none fits.
 
     Over all ways to cut `order` into turns: what a turn needs depends on nothing but where it begins and ends. `shared`
-    counts on results lying over their inputs, which offsets may not achieve everywhere at once.
+    counts on results lying over their inputs, which offsets may not achieve everywhere at once. With `streamed` the
+    input arrives row by row; raises `GraphError` if its readers cannot take it so.
     """
-    turns = _Turns(graph, tuple(order), shared=shared)
+    turns = _Turns(graph, tuple(order), shared=shared, streamed=streamed)
     count = len(order)
-    least = [0] * (count + 1)
+    least: list[float] = [0] * (count + 1)
     for end in range(1, count + 1):
-        least[end] = min(max(least[start], turn.need) for start, turn in turns.ending(end))
+        least[end] = min((max(least[start], turn.need) for start, turn in turns.ending(end)), default=math.inf)
+    if least[count] == math.inf:
+        raise GraphError("its input cannot be streamed: a layer that reads it does not run row by row")
     limit = max(budget, least[count])
     cost: list[tuple[int, int]] = [(0, 0)]  # nodes in groups up to here, and where the last turn begins
     for end in range(1, count + 1):
@@ -71,8 +76,8 @@ def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool) -
 class _Turns:
     """What each turn order[start:end] would need; None for one that cannot be."""
 
-    def __init__(self, graph: Graph, order: tuple[str, ...], *, shared: bool) -> None:
-        self.graph, self.order, self.shared = graph, order, shared
+    def __init__(self, graph: Graph, order: tuple[str, ...], *, shared: bool, streamed: bool) -> None:
+        self.graph, self.order, self.shared, self.streamed = graph, order, shared, streamed
         nodes = [graph.producers[name] for name in order]
         self.alone = [call(graph, node, by_rows=False) if graph.is_integer else None for node in nodes]
         self.together = [call(graph, node, by_rows=True) if graph.is_integer else None for node in nodes]
@@ -110,17 +115,22 @@ class _Turns:
 
     def _made(self, start: int, end: int) -> Turn | None:
         names = self.order[start:end]
-        calls = dict(zip(names, (self.alone if end - start == 1 else self.together)[start:end], strict=True))
+        first = self.streamed and start == 0
+        by_rows = first or end - start > 1
+        calls = dict(zip(names, (self.together if by_rows else self.alone)[start:end], strict=True))
         known = {name: found for name, found in calls.items() if found is not None}
-        if end - start > 1 and len(known) < len(calls):
+        if by_rows and len(known) < len(calls):
             return None
-        run = run_rows(self.graph, {name: found.rows for name, found in known.items()})
+        source = self.graph.inputs[0] if first else ""
+        if any(reader.name not in names for reader in (self.graph.users[source] if first else ())):
+            return None
+        run = run_rows(self.graph, {name: found.rows for name, found in known.items()}, source)
         if run is None:
             return None
         rings, first_rows = run
         dying = {s.name for s in self.whole.values() if start < s.dies <= end and s.name not in self.graph.outputs}
         turn = Turn(
-            rings=rings if end - start > 1 else {},
+            rings=rings if by_rows else {},
             scratch=max((found.scratch for found in known.values()), default=0),
             leads=_leads(self.graph, known, first_rows, dying, set(rings)),
         )
@@ -141,15 +151,19 @@ FirstRows = Mapping[str, Mapping[str, Sequence[int]]]
 """For each node and each input of its turn: the first row of the input that is still needed, row by row of the node."""
 
 
-def run_rows(graph: Graph, group: Mapping[str, Rows]) -> tuple[dict[str, int], FirstRows] | None:
+def run_rows(
+    graph: Graph, group: Mapping[str, Rows], pushed: str = ""
+) -> tuple[dict[str, int], FirstRows] | None:
     """Nodes run together as `run.c` does: rows kept of each value that none outside reads, and rows still needed.
 
-    None if they would stop short.
+    A row of the input `pushed` comes when nothing else can be made. None if they would stop short.
     """
+    if pushed:
+        group = {pushed: Rows(count=graph.types[pushed].shape[0]), **group}
     names = list(group)
     made = dict.fromkeys(names, 0)
     kept = dict.fromkeys(names, 0)
-    inputs = {name: graph.activations(graph.producers[name]) for name in names}
+    inputs = {name: () if name == pushed else graph.activations(graph.producers[name]) for name in names}
     readers = {n: [r for r in names if n in inputs[r]] for n in {*names, *(n for name in names for n in inputs[name])}}
     outer = [n for n in readers if n not in group]
     needed: dict[str, dict[str, list[int]]] = {name: {n: [] for n in outer} for name in names}
@@ -164,17 +178,25 @@ def run_rows(graph: Graph, group: Mapping[str, Rows]) -> tuple[dict[str, int], F
         waiting = [group[r].first(made[r]) for r in readers[value] if made[r] < group[r].count]
         return min(waiting, default=otherwise)
 
-    at = 0
-    while at >= 0:
-        name = names[at] if names else ""
-        if names and ready(name):
-            for value in outer:
-                needed[name][value].append(first_needed(value, graph.types[value].shape[0]))
-            kept[name] = max(kept[name], made[name] + 1 - min(first_needed(name, made[name]), made[name]))
-            made[name] += 1
-            at = min(at + 1, len(names) - 1)
-        else:
-            at -= 1
+    def make(name: str) -> None:
+        for value in outer:
+            needed[name][value].append(first_needed(value, graph.types[value].shape[0]))
+        kept[name] = max(kept[name], made[name] + 1 - min(first_needed(name, made[name]), made[name]))
+        made[name] += 1
+
+    def advance(steps: Sequence[str]) -> None:
+        at = 0 if steps else -1
+        while at >= 0:
+            if ready(steps[at]):
+                make(steps[at])
+                at = min(at + 1, len(steps) - 1)
+            else:
+                at -= 1
+
+    for _ in range(group[pushed].count if pushed else 1):
+        if pushed:
+            make(pushed)
+        advance(names[1:] if pushed else names)
     if any(made[name] < rows.count for name, rows in group.items()):
         return None
     rings: dict[str, int] = {}

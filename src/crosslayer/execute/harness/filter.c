@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model.h"
+#include "feed.h"
 
 int main(int argc, char **argv) {
     const int poison = argc > 1 ? atoi(argv[1]) : 0;
@@ -18,8 +18,7 @@ int main(int argc, char **argv) {
     }
     while (fread(input, 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES) {
         memset(arena, poison, MODEL_ARENA_BYTES);
-        memcpy(model_input(arena), input, MODEL_INPUT_BYTES);
-        const int status = model_run(arena);
+        const int status = feed(arena, input);
         if (status != 0) {
             fprintf(stderr, "model_run returned %d\n", status);
             return 3;

@@ -1,8 +1,5 @@
 /* Runs samples one after the other in an arena of the caller. */
-#include <stdint.h>
-#include <string.h>
-
-#include "model.h"
+#include "feed.h"
 
 const uint32_t crosslayer_sizes[] = {MODEL_ARENA_BYTES, MODEL_INPUT_BYTES, MODEL_OUTPUT_BYTES};
 
@@ -12,8 +9,7 @@ int64_t crosslayer_run_many(const uint8_t *inputs, uint8_t *outputs, int64_t sam
                             int32_t *status) {
     for (int64_t i = 0; i < samples; i++) {
         memset(arena, poison, MODEL_ARENA_BYTES);
-        memcpy(model_input(arena), inputs + i * MODEL_INPUT_BYTES, MODEL_INPUT_BYTES);
-        *status = model_run(arena);
+        *status = feed(arena, inputs + i * MODEL_INPUT_BYTES);
         if (*status != 0) {
             return i;
         }
