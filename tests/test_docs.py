@@ -55,7 +55,7 @@ def test_the_operation_of_the_extension_guide_works_in_every_executor(tmp_path: 
     guide = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     copy = tmp_path / PACKAGE
     shutil.copytree(ROOT / PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    touched = dict(re.findall(r"`(src/crosslayer/\S+?\.(?:py|c))`.*?```\w+\n(.*?)```", guide, re.DOTALL))
+    touched = dict(re.findall(r"`(src/crosslayer/\S+?\.(?:py|h))`.*?```\w+\n(.*?)```", guide, re.DOTALL))
     assert len(touched) == 3
     for path, text in touched.items():
         if (tmp_path / path).exists():

@@ -179,6 +179,32 @@ def quantize(
 
 
 @app.command()
+def emit(
+    source: DesignSource,
+    out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    package: Annotated[str, typer.Option(help="plain, arduino, zephyr or cmsis-pack.")] = "plain",
+    target: Device = "stm32f769",
+    rounding: Rule = "double",
+    verify: Annotated[bool, typer.Option(help="Compile it, and compare its outputs with the reference.")] = True,
+    samples: Annotated[int, typer.Option(min=1, help="Random samples to compare.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a network's C project, check what it computes, and say what it takes of the device."""
+    from crosslayer import workbench
+    from crosslayer.core.codec import from_plain
+    from crosslayer.emit.packages import Package
+
+    form = from_plain(Package, package, "--package")
+    design = _open(source, target, rounding)
+    x = workbench.inputs_for(design, None, samples, seed)
+    figures = workbench.write_firmware(design, out, form, x, verify=verify)
+    _print_figures(f"{source.name} → {out.name}", figures, as_json)
+    if figures.get("differing_bytes"):
+        raise typer.Exit(_FAILS)
+
+
+@app.command()
 def verify(
     source: DesignSource,
     samples: Samples = 1000,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,16 @@ from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import Core
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
-from crosslayer.evaluate.firmware import Comparison, compare
+from crosslayer.emit.packages import Package, emit_package, library_folder
+from crosslayer.evaluate.firmware import Comparison, as_bytes, compare, differing
 from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
-from crosslayer.execute import exact
+from crosslayer.execute import exact, reference
 from crosslayer.execute.emulate import Image, runnable_cores
 from crosslayer.execute.native import Native
 from crosslayer.flow import check_samples, execute
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.plan.arena import PlanArena, plan_arena
+from crosslayer.plan.weights import split_weights
 from crosslayer.read.network import SUFFIXES, read_network
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.integers import SimplifyIntegers, simplify_integers
@@ -54,7 +57,8 @@ def ready(design: Design) -> Design:
     if design.plan is not None:
         return design
     graph = simplify_integers(design.graph)
-    return replace(design, graph=graph, plan=plan_arena(graph))
+    plan = plan_arena(graph)
+    return replace(design, graph=graph, plan=replace(plan, weights=split_weights(graph, plan, design.target)))
 
 
 def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: Progress = silent) -> Design:
@@ -109,6 +113,40 @@ def inputs_for(design: Design, data: str | None, samples: int, seed: int, scale:
     if kind.quant is None:
         return rng.normal(size=(samples, *kind.shape)).astype(np.float32)
     return rng.integers(kind.quant.lowest, kind.quant.highest + 1, (samples, *kind.shape)).astype(kind.quant.dtype)
+
+
+def write_firmware(design: Design, out: Path, package: Package, x: Array, *, verify: bool) -> dict[str, Any]:
+    """`out` holds the firmware of a design as a package; what it takes, and with `verify` what its C says.
+
+    That is: bytes in which the C, compiled for this computer, differs from the judge over `x`, and flash, RAM and the
+    stack's bound as linked for the target's core. Raises `InputError` if `out` is there and is no firmware.
+    """
+    design = ready(design)
+    library = library_folder(out, package)
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (library / "model.h").is_file())):
+        raise InputError(f"{out}: is there and is no {package.value} firmware; choose another name")
+    emit_package(design, out, x[:1], package)
+    figures: dict[str, Any] = {
+        "out": str(out),
+        "package": package.value,
+        "macs": sum(design.graph.macs.values()),
+        "weights": weight_bytes(design.graph),
+        "arena": 0 if design.plan is None else design.plan.arena_bytes,
+    }
+    if verify:
+        codes = reference.encode_input(design.graph, x)
+        truth = as_bytes(reference.run(design.graph, codes))
+        image = Image.link(library, design.target.core)
+        bound = image.stack_bound().bytes
+        figures |= {
+            "core": design.target.core.value,
+            "flash": image.flash_bytes,
+            "ram": image.ram_bytes + bound,
+            "stack_bound": bound,
+            "samples": len(x),
+            "differing_bytes": differing("native", Native.build(library).run(codes), truth).differing_bytes,
+        }
+    return figures
 
 
 def compare_executors(design: Design, x: Array, emulated: int) -> list[Comparison]:

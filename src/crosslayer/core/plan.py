@@ -54,6 +54,9 @@ class Plan:
     leads: Leads = field(default_factory=dict[str, dict[str, int]])
     """Which results may lie over an input that dies as they are made, and how many bytes before it they must begin."""
 
+    weights: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Nodes whose weights lie in another flash memory of the target than the first, and its name."""
+
     def by_rows(self, turn: tuple[str, ...]) -> bool:
         """Whether a turn makes single rows as it can, rather than each value at once."""
         return len(turn) > 1 or (self.streamed and turn == self.turns[0])

@@ -70,11 +70,13 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
     kernels = resources.files("crosslayer.kernels")
     with folder_atomic(folder) as scratch:
         (scratch / "kernels").mkdir()
-        for name in sorted(_with_includes(kernels, {"run.c", *(f"{name}.h" for name in (content["runner"], *content["kernels"]))})):
+        for name in sorted(
+            _with_includes(kernels, {"run.c", *(f"{name}.h" for name in (content["runner"], *content["kernels"]))})
+        ):
             (scratch / "kernels" / name).write_text((kernels / name).read_text())
-        (scratch / "kernels" / "rules.h").write_text(_render("rules.h", content))
+        (scratch / "kernels" / "rules.h").write_text(render("rules.h", content))
         for name in _TEMPLATES:
-            (scratch / name).write_text(_render(name, content))
+            (scratch / name).write_text(render(name, content))
         (scratch / "golden.h").write_text(_golden(inputs, reference.run(graph, inputs)))
 
 
@@ -108,16 +110,28 @@ def _steps(graph: Graph, plan: Plan) -> list[Step]:
                 offset = plan.offsets.get(f"{turn[0]}{SCRATCH}", 0)
                 inputs = tuple(places[n] for n in graph.activations(node))
                 label = call_label(places[name] - len(graph.inputs), name)
-                steps.append(_step(label, node, found, inputs, places[name], offset, len(turn) if i == 0 else 1))
+                group = len(turn) if i == 0 else 1
+                steps.append(_step(label, node, found, inputs, places[name], offset, group, plan.weights.get(name, "")))
     return steps
 
 
-def _step(label: str, node: Node, found: Call, inputs: tuple[int, ...], output: int, scratch: int, group: int) -> Step:
+def _step(
+    label: str,
+    node: Node,
+    found: Call,
+    inputs: tuple[int, ...],
+    output: int,
+    scratch: int,
+    group: int,
+    memory: str,
+) -> Step:
     tables: list[str] = []
     fields: dict[str, str] = {}
     for name, value in found.fields.items():
         if isinstance(value, (np.ndarray, Weights, Rescale, Records)):
-            tables.append(array(f"{label}_{name}", value))
+            words = found.unit is not None and isinstance(value, np.ndarray) and value.itemsize < 4
+            place = f" {_macro(memory)}" if memory and name == "weight" else ""
+            tables.append(("CL_WORDS " if words else "") + array(f"{label}_{name}", value, place))
             fields[name] = f"{label}_{name}"
         elif isinstance(value, Padding):
             fields[name] = _padding(value.code)
@@ -127,7 +141,7 @@ def _step(label: str, node: Node, found: Call, inputs: tuple[int, ...], output: 
     return Step(
         label=label,
         kernel=found.kernel,
-        unit=found.unit,
+        unit=found.unit is not None,
         arguments=", ".join([f"&{label}", *([given] if inputs else []), "y"]),
         tables=tuple(tables),
         fields=fields,
@@ -138,6 +152,11 @@ def _step(label: str, node: Node, found: Call, inputs: tuple[int, ...], output: 
         group=group,
         taps=found.taps,
     )
+
+
+def _macro(memory: str) -> str:
+    """The C name of a memory's section."""
+    return f"MODEL_IN_{identifier(memory).upper()}"
 
 
 def _padding(code: int) -> str:
@@ -193,6 +212,7 @@ def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
         "most_taps": max((step.taps for step in steps), default=1),
         "paddings": _paddings(graph, plan),
         "streamed": plan.streamed,
+        "memories": [(name, _macro(name), identifier(name)) for name in sorted(set(plan.weights.values()))],
         "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
         "steps": steps,
         "values": _values(graph, plan),
@@ -218,7 +238,8 @@ def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
     }
 
 
-def _render(name: str, content: dict[str, Any]) -> str:
+def render(name: str, content: dict[str, Any]) -> str:
+    """The text of a template of this package."""
     text = (resources.files("crosslayer.emit") / "templates" / f"{name}.jinja").read_text()
     # the templates are our own and write C, not HTML
     environment = jinja2.Environment(

@@ -47,16 +47,17 @@ def number(value: int | float) -> str:
     return str(value)
 
 
-def array(name: str, value: Array | Weights | Rescale | Records) -> str:
-    """A definition `static const … name[] = {…};`."""
+def array(name: str, value: Array | Weights | Rescale | Records, place: str = "") -> str:
+    """A definition `static const … name[]place = {…};`; `place` is an attribute."""
+    what = f"{name}[]{place}"
     if isinstance(value, Records):
-        return _define(value.kind, name, (_nested(row) for row in value.rows))
+        return _define(value.kind, what, (_nested(row) for row in value.rows))
     if isinstance(value, Weights):
         value = pack(value.codes, value.bits)
     if isinstance(value, Rescale):
         kind = _RULES[value.rule]
-        return _define(kind, name, _rescale_items(value))
-    return _define(_CTYPES[str(value.dtype)], name, (number(v) for v in value.ravel().tolist()))
+        return _define(kind, what, _rescale_items(value))
+    return _define(_CTYPES[str(value.dtype)], what, (number(v) for v in value.ravel().tolist()))
 
 
 def _nested(value: Any) -> str:
@@ -72,7 +73,7 @@ def _rescale_items(value: Rescale) -> Iterable[str]:
     return [f"{{{m}, {s}}}" for m, s in zip(value.mult.tolist(), value.shift.tolist(), strict=True)]
 
 
-def _define(kind: str, name: str, items: Iterable[str]) -> str:
+def _define(kind: str, what: str, items: Iterable[str]) -> str:
     lines: list[str] = []
     line = "   "
     for item in items:
@@ -81,4 +82,4 @@ def _define(kind: str, name: str, items: Iterable[str]) -> str:
             line = "   "
         line += f" {item},"
     lines.append(line)
-    return f"static const {kind} {name}[] = {{\n" + "\n".join(lines) + "\n};"
+    return f"static const {kind} {what} = {{\n" + "\n".join(lines) + "\n};"

@@ -58,6 +58,7 @@ def emulation(graph: Graph, folder: Path, x: Array, core: Core) -> dict[str, int
         "flash": ran.image.flash_bytes,
         "ram": ran.image.ram_bytes + ran.stack_bytes,
         "stack": ran.stack_bytes,
+        "stack_bound": ran.image.stack_bound().bytes,
         "differing_bytes": differing(core.value, ran.outputs, as_bytes(reference.run(graph, codes))).differing_bytes,
     }
 

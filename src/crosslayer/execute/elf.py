@@ -29,6 +29,10 @@ class Elf:
     """Bytes of each symbol."""
     functions: tuple[tuple[int, str], ...]
     """Start address and name, in order of address."""
+    ends: Mapping[int, int]
+    """Where the function that starts at an address ends."""
+    marks: tuple[tuple[int, bool], ...]
+    """Where code (False) or data among it (True) begins: the mapping symbols of the ABI, in order of address."""
 
     @staticmethod
     def read(path: Path) -> "Elf":
@@ -47,10 +51,13 @@ class Elf:
         held = [section for section in elf.iter_sections() if section["sh_flags"] & allocate and section["sh_size"]]
         symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
         starts: dict[int, str] = {}
+        ends: dict[int, int] = {}
+        marks = {int(symbol["st_value"]): symbol.name[1] == "d" for symbol in symbols if symbol.name.startswith("$")}
         for symbol in symbols:
             if symbol["st_info"]["type"] == "STT_FUNC":
                 address, name = int(symbol["st_value"]) & ~1, str(symbol.name)
                 starts[address] = min(starts.get(address, name), name, key=len)  # of aliases, the plain C name
+                ends[address] = address + int(symbol["st_size"])
         return Elf(
             sections={str(section.name): int(section["sh_size"]) for section in held},
             written=frozenset(str(section.name) for section in held if section["sh_flags"] & write),
@@ -63,6 +70,8 @@ class Elf:
             symbols={str(symbol.name): int(symbol["st_value"]) for symbol in symbols},
             sizes={str(symbol.name): int(symbol["st_size"]) for symbol in symbols},
             functions=tuple(sorted(starts.items())),
+            ends=ends,
+            marks=tuple(sorted(marks.items())),
         )
 
     def words(self, symbol: str, count: int) -> tuple[int, ...]:
@@ -75,6 +84,11 @@ class Elf:
         """The function that holds a code address."""
         index = bisect_right(self.functions, address, key=lambda entry: entry[0]) - 1
         return self.functions[index][1] if index >= 0 else "no function"
+
+    def is_data(self, address: int) -> bool:
+        """Whether data lies at an address of the code, such as a function's constants."""
+        index = bisect_right(self.marks, address, key=lambda entry: entry[0]) - 1
+        return index >= 0 and self.marks[index][1]
 
 
 def load_package(module: str) -> Any:  # Any: the emulator's packages have no usable types

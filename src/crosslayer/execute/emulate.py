@@ -18,6 +18,7 @@ from crosslayer.core.target import Core
 from crosslayer.execute import qemu
 from crosslayer.execute.elf import Elf, load_package
 from crosslayer.execute.native import POISON, Bytes, as_samples
+from crosslayer.execute.stack import StackBound, stack_bound
 from crosslayer.execute.toolchain import INSTALL, Build, Emulator, Level, build_core, build_counter, machine
 
 Progress = Callable[[int, int], None]
@@ -61,7 +62,9 @@ class Image:
     def link(folder: Path, core: Core, *, level: Level = Level.O2, cache: Path | None = None) -> "Image":
         """Compile the firmware in `folder` for a core, or take it from the cache."""
         if machine(core).emulator is Emulator.QEMU and "int model_push(" in (folder / "model.h").read_text():
-            raise ToolError(f"{core.value}: firmware that takes its input row by row is not run in QEMU; choose another core")
+            raise ToolError(
+                f"{core.value}: firmware that takes its input row by row is not run in QEMU; choose another core"
+            )
         made = build_core(folder, core, level=level, cache=cache)
         elf = Elf.read(made.path)
         arena, taken, given, rows = elf.words("crosslayer_sizes", 4)
@@ -78,6 +81,10 @@ class Image:
             ram_bytes=arena + ram,
             sections=model,
         )
+
+    def stack_bound(self) -> StackBound:
+        """The most stack that the firmware can take, whatever its input: from the machine code, without a run."""
+        return stack_bound(self.made.path, self.core, step_bytes=_STEP_BYTES)
 
     def run(
         self,
@@ -234,6 +241,7 @@ class _Board:
             instructions = self._counted("model_begin", 0)
             size = len(sample) // self.image.input_rows
             for row in range(self.image.input_rows):
+                self.counter.step = len(self.by_step)
                 self._give(self._call("model_input"), sample[row * size : (row + 1) * size])
                 instructions += self._counted("model_push", int(row + 1 == self.image.input_rows))
         else:

@@ -1,5 +1,6 @@
 """Sum of two values, one of its terms from a table."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -11,6 +12,7 @@ from crosslayer.core.graph.operation import rescaler, scalar
 from crosslayer.core.graph.ops import Add
 from crosslayer.kernels.call import Call, Kernel, Rows
 from crosslayer.kernels.requant import plain_codes, requants
+from crosslayer.kernels.tally import Tally
 
 
 @final
@@ -41,6 +43,7 @@ class AddTable(Kernel):
         rows = Rows(count=shape[0] if by_rows else 1)
         return Call(
             kernel="add_table",
+            unit=self,
             fields={
                 "count": scalar(params, "count") // rows.count,
                 "swap": int(straight == "b"),
@@ -52,3 +55,8 @@ class AddTable(Kernel):
             rows=rows,
             forward=True,
         )
+
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """See `Kernel`."""
+        tally.add("add_table")
+        tally.loop("add_table codes", fields["count"])

@@ -10,9 +10,20 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define CL_KERNEL static inline __attribute__((always_inline))
 #define CL_APART __attribute__((noinline))
+#define CL_WORDS __attribute__((aligned(4))) /* a table that a unit reads by the word */
 #else
 #define CL_KERNEL static inline
 #define CL_APART
+#define CL_WORDS
+#endif
+
+/* Before a loop that is too seldom to be worth unrolled code. */
+#if defined(__clang__)
+#define CL_ROLLED _Pragma("nounroll")
+#elif defined(__GNUC__) && __GNUC__ >= 8
+#define CL_ROLLED _Pragma("GCC unroll 1")
+#else
+#define CL_ROLLED
 #endif
 
 /* A positive real factor: a float, a double, or a mantissa (Q31, or Q15) and a power of two (positive shifts left). */

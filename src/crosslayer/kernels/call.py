@@ -1,7 +1,7 @@
 """One node as the firmware runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,6 +10,7 @@ from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import Weights
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array
+from crosslayer.kernels.tally import Tally
 
 
 @final
@@ -69,7 +70,7 @@ Fields = Mapping[str, "int | float | Array | Weights | Rescale | Records | Paddi
 class Call:
     """A kernel, the constants of its struct, and the rows in which it is called.
 
-    `unit`: the kernel is compiled once and has the type `cl_kernel`; else it is specialised where it is called.
+    `unit`: set where the kernel is compiled once and has the type `cl_kernel`; else it is specialised where it is called.
     `forward`: in a call it reads the places of its inputs in order, and writes no place's result before that is read.
     `taps`: how many places it looks at for one result, if it keeps their addresses.
     """
@@ -78,7 +79,7 @@ class Call:
     fields: Fields
     rows: Rows = Rows(count=1)
     scratch: int = 0
-    unit: bool = True
+    unit: "Kernel | None" = None
     forward: bool = False
     taps: int = 1
 
@@ -89,3 +90,10 @@ class Kernel(ABC):
     @abstractmethod
     def call(self, graph: Graph, node: Node, *, by_rows: bool) -> Call | None:
         """How it runs a node, row by row if asked for; None if it cannot."""
+
+    @abstractmethod
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """Counts how often each part of its C runs in one call, of which not all rows of the inputs lie `inside`.
+
+        Mirrors the control flow of the C, which depends on `fields` alone and not on data.
+        """

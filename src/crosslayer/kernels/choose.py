@@ -2,9 +2,10 @@
 
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.operation import scalar
 from crosslayer.core.graph.ops import Transpose
 from crosslayer.kernels.add_table import AddTable
-from crosslayer.kernels.call import Call, Kernel
+from crosslayer.kernels.call import Call, Kernel, Rows
 from crosslayer.kernels.conv_tile import ConvTile
 from crosslayer.kernels.dense_quad import DenseQuad
 from crosslayer.kernels.depthwise_quad import DepthwiseQuad
@@ -28,9 +29,14 @@ def call(graph: Graph, node: Node, *, by_rows: bool) -> Call | None:
         found = kernel.call(graph, node, by_rows=by_rows)
         if found is not None:
             return found
-    if by_rows:
-        return None
     fields = graph.lowered[node.name]
-    sizes = {graph.types[name].bytes for name in (*graph.activations(node), node.name)}
-    forward = "count" in fields and len(sizes) == 1 and not isinstance(node.op, Transpose)
-    return Call(kernel=graph.kernel(node), fields=fields, unit=False, forward=forward)
+    kinds = [graph.types[name] for name in (*graph.activations(node), node.name)]
+    moves = isinstance(node.op, Transpose)  # the only one that counts codes and does not keep their places
+    alike = len(kinds) > 1 and "count" in fields and len({kind.bytes for kind in kinds}) == 1 and not moves
+    rows = Rows(count=1)
+    if by_rows:
+        if not alike or any(len(kind.shape) != 3 or kind.shape != kinds[0].shape for kind in kinds):
+            return None
+        rows = Rows(count=kinds[0].shape[0])
+        fields = {**fields, "count": scalar(fields, "count") // rows.count}
+    return Call(kernel=graph.kernel(node), fields=fields, rows=rows, forward=alike)

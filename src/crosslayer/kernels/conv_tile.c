@@ -10,6 +10,53 @@ static inline const int8_t *place(const struct conv_tile *p, const int8_t *row, 
     return row != NULL && at >= 0 && at < p->in_w ? row + at * p->in_c : p->padding;
 }
 
+#if CL_MVE
+/* What the window at `left` sees, row by row, as a patch; returns where the next one goes. */
+static int8_t *gather(const struct conv_tile *p, const void *const *rows, int32_t left, int8_t *patch)
+{
+    const int32_t inside = p->dilation_w == 1 && left >= 0 && left + p->kernel_w <= p->in_w;
+    for (int32_t ky = 0; ky < p->kernel_h; ky++) {
+        const int8_t *row = rows[ky];
+        if (inside && row != NULL) {
+            patch = cl_copy(patch, row + left * p->in_c, p->kernel_w * p->in_c);
+            continue;
+        }
+        for (int32_t kx = 0; kx < p->kernel_w; kx++) {
+            patch = cl_copy(patch, place(p, row, left + kx * p->dilation_w), p->in_c);
+        }
+    }
+    return patch;
+}
+
+void cl_conv_tile(const void *constants, const void *const *rows, void *y, void *scratch, int32_t row)
+{
+    const struct conv_tile *p = constants;
+    const int32_t count = p->kernel_h * p->kernel_w * p->in_c;
+    const int32_t pairs = p->out_c / 2;
+    const int8_t *last_weight = p->weight + pairs * p->blocks * 8;
+    const cl_pair *last_record = p->records + pairs;
+    int8_t *patch = scratch;
+    int8_t *code = y;
+    int32_t left = -p->pad_left;
+    (void)row;
+    for (int32_t ox = 0; ox < p->out_w; ox += 2, code += 2 * p->out_c, left += 2 * p->stride_w) {
+        int8_t *end = code + p->out_c - 2;
+        int8_t *second = gather(p, rows, left, patch);
+        if (ox + 1 < p->out_w) {
+            (void)gather(p, rows, left + p->stride_w, second);
+            cl_tile_two(patch, second, count, p->weight, p->records, pairs, code, p->out_c, p->zero_out);
+            if (p->out_c % 2 != 0) {
+                cl_tile_two(patch, second, count, last_weight, last_record, 1, end, p->out_c, p->zero_out);
+            }
+        } else {
+            cl_tile_one(patch, count, p->weight, p->records, pairs, code, p->zero_out);
+            if (p->out_c % 2 != 0) {
+                cl_tile_one(patch, count, last_weight, last_record, 1, end, p->zero_out);
+            }
+        }
+    }
+}
+#else
 /* What the windows at `left` and `right` see, row by row, as two patches; `left` may be `right`. */
 static void gather(const struct conv_tile *p, const void *const *rows, int32_t left, int32_t right, int16_t *patch)
 {
@@ -20,8 +67,8 @@ static void gather(const struct conv_tile *p, const void *const *rows, int32_t l
     int8_t *first = (int8_t *)(patch + 8 * p->blocks);
     int8_t *second = first + 4 * p->blocks;
     const int8_t *const start = first, *const middle = second;
-    if (p->kernel_w * p->kernel_h == 1 && right + 1 < p->in_w) { /* what lies behind is multiplied by zero */
-        const int8_t *row = rows[0];
+    if (p->kernel_w * p->kernel_h == 1 && inside && right + 3 < p->in_w && rows[0] != NULL) {
+        const int8_t *row = rows[0]; /* up to three codes more are read, and multiplied by zero */
         (void)cl_expand_two(row + left * p->in_c, row + right * p->in_c, patch, p->blocks);
         return;
     }
@@ -73,3 +120,4 @@ void cl_conv_tile(const void *constants, const void *const *rows, void *y, void 
         }
     }
 }
+#endif

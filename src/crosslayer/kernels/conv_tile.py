@@ -1,5 +1,6 @@
 """Dense convolution, two places and two channels at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import scalar, table
-from crosslayer.core.graph.ops import Conv2d
+from crosslayer.core.graph.ops import Conv2d, Windows
 from crosslayer.core.quant import Array
 from crosslayer.kernels.call import Call, Kernel, Padding, Records, Rows
 from crosslayer.kernels.requant import groups, layer_constants, records
+from crosslayer.kernels.tally import Tally, where
 
 
 @final
@@ -31,13 +33,13 @@ class ConvTile(Kernel):
         places = int(np.prod(weight.shape[1:]))
         blocks = -(-places // 4)
         geometry = {name: scalar(params, name) for name in _GEOMETRY}
-        rows = Rows.of(node.op.windows, scalar(params, "out_h"))
-        if not by_rows and rows == Rows(count=rows.count) and geometry["kernel_w"] == geometry["stride_w"] == 1:
-            if node.op.windows.padding == (0, 0, 0, 0):
-                geometry |= {side: geometry[side] * rows.count for side in ("in_w", "out_w")}
-                rows = Rows(count=1)
+        rows, forward = Rows.of(node.op.windows, scalar(params, "out_h")), False
+        if not by_rows and node.op.windows == Windows(kernel=(1, 1)):
+            geometry |= {side: geometry[side] * rows.count for side in ("in_w", "out_w")}
+            rows, forward = Rows(count=1), True
         return Call(
             kernel="conv_tile",
+            unit=self,
             fields={
                 **geometry,
                 "blocks": blocks,
@@ -46,9 +48,49 @@ class ConvTile(Kernel):
                 "records": Records(kind="cl_pair", rows=records(*constants, picked)),
             },
             rows=rows,
-            forward=places == geometry["in_c"],
+            forward=forward,
             scratch=16 * blocks + (8 * blocks if geometry["in_c"] % 4 else 0),
         )
+
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """See `Kernel`."""
+        pairs, odd = divmod(fields["out_c"], 2)
+        step = fields["stride_w"]
+        tally.add("conv_tile")
+        for ox in range(0, fields["out_w"], 2):
+            left = ox * step - fields["pad_left"]
+            two = ox + 1 < fields["out_w"]
+            _gather(fields, inside, left, left + step if two else left, tally)
+            tile = "tile_two" if two else "tile_one"
+            tally.add(f"conv_tile {tile} {odd}")
+            tally.add(f"{tile} calls", 1 + odd)
+            tally.loop(f"{tile} blocks", fields["blocks"], pairs + odd)
+
+
+def _gather(fields: Mapping[str, int], inside: Sequence[bool], left: int, right: int, tally: Tally) -> None:
+    in_w, in_c, kernel_w, apart = (fields[name] for name in ("in_w", "in_c", "kernel_w", "dilation_w"))
+    within = apart == 1 and left >= 0 and right + kernel_w <= in_w
+    one = within and kernel_w * fields["kernel_h"] == 1
+    words = in_c % 4 == 0
+    tally.add(f"gather {apart == 1} {left >= 0} {within} {one} {right + 3 < in_w} {inside[0]}")
+    if one and right + 3 < in_w and inside[0]:
+        tally.loop("gather one", fields["blocks"])
+        return
+    for there in inside:
+        whole = within and there
+        tally.add(f"gather row {words} {within} {there}")
+        for kx in range(1 if whole else kernel_w):
+            sides = [where(there, at + kx * apart, in_w) for at in (left, right)]
+            tally.add(f"gather run {words} {sides[0]} {sides[1]}")
+            codes = kernel_w * in_c if whole else in_c
+            if words:
+                tally.loop("gather words", codes // 4)
+            else:
+                tally.loop("gather copied", codes)
+                tally.loop("gather copied in words", (codes - 1) // 4 if codes >= 4 else 0)
+                tally.loop("gather copied, few", codes if codes < 4 else 0)
+    if not words:
+        tally.loop("gather blocks", fields["blocks"])
 
 
 _GEOMETRY = (

@@ -1,7 +1,43 @@
 #include "dense_quad.h"
 
+#include "vectors.h"
+
 /* `quads` times four outputs from `blocks` times four inputs. */
-#if CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
+#if CL_MVE
+static void run_quads(const int8_t *x, const int8_t *weight, const int32_t *bias, const cl_requant *requant,
+                      int32_t blocks, int32_t quads, int8_t *code, int32_t zero_out, int32_t next)
+{
+    const int32_t whole = blocks / 4;
+    const uint32_t rest = (uint32_t)blocks % 4, step = (uint32_t)next;
+    const uint32x4_t every_fourth = {0, 16, 32, 48};
+    const uint32x4_t factors = {0, step, 2 * step, 3 * step};
+    for (; quads > 0; quads--, bias += 4, code += 4, requant += next != 0 ? 4 : 0) {
+        int32_t s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3];
+        const int8_t *from = x;
+        for (int32_t i = 0; i < whole; i++, from += 16, weight += 64) {
+            const int32x4x4_t w = vld4q_s32((const int32_t *)(const void *)weight);
+            const int8x16_t codes = vldrbq_s8(from);
+            s0 = vmladavaq_s8(s0, codes, vreinterpretq_s8_s32(w.val[0]));
+            s1 = vmladavaq_s8(s1, codes, vreinterpretq_s8_s32(w.val[1]));
+            s2 = vmladavaq_s8(s2, codes, vreinterpretq_s8_s32(w.val[2]));
+            s3 = vmladavaq_s8(s3, codes, vreinterpretq_s8_s32(w.val[3]));
+        }
+        if (rest != 0) {
+            const uint32x4_t at = cl_places(weight, every_fourth);
+            const mve_pred16_t inside = vctp32q(rest);
+            const int8x16_t codes = vldrbq_z_s8(from, inside);
+            s0 = vmladavaq_s8(s0, codes, vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 0, inside)));
+            s1 = vmladavaq_s8(s1, codes, vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 4, inside)));
+            s2 = vmladavaq_s8(s2, codes, vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 8, inside)));
+            s3 = vmladavaq_s8(s3, codes, vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 12, inside)));
+            weight += 16 * rest;
+        }
+        const int32x4_t sums = {s0, s1, s2, s3};
+        const int32x4_t codes = cl_requantize_four(sums, cl_places(requant, factors), zero_out);
+        vstrbq_s32(code, cl_saturate_four(codes));
+    }
+}
+#elif CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
 /* r0 to r3 are the sums; r7 runs over the inputs, r11 over the weights, lr counts groups of four blocks. The stack frame:
    0 x, 4 where the first group begins, 8 bias, 12 requant, 16 saved registers, 52 groups of blocks, 56 quads, 60 code,
    64 zero_out, 68 bytes from one requant to the next. */

@@ -1,5 +1,6 @@
 """Fully connected layer, four outputs at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,6 +11,7 @@ from crosslayer.core.graph.operation import scalar, table
 from crosslayer.core.graph.ops import Dense
 from crosslayer.kernels.call import Call, Kernel, Records
 from crosslayer.kernels.requant import groups, layer_constants
+from crosslayer.kernels.tally import Tally
 
 
 @final
@@ -33,6 +35,7 @@ class DenseQuad(Kernel):
         filled = np.pad(table(params, "weight"), ((0, 0), (0, 4 * blocks - size_in))).reshape(size_out, blocks, 4)
         return Call(
             kernel="dense_quad",
+            unit=self,
             fields={
                 "blocks": blocks,
                 "size_out": max(size_out, 4),
@@ -46,3 +49,10 @@ class DenseQuad(Kernel):
                 ),
             },
         )
+
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """See `Kernel`."""
+        quads, rest = divmod(fields["size_out"], 4)
+        tally.add(f"dense_quad {fields['per_channel']} {rest > 0}")
+        tally.add("dense_quad calls", 1 + (rest > 0))
+        tally.loop("dense_quad blocks", fields["blocks"], quads + (rest > 0))

@@ -1,10 +1,85 @@
 #include "depthwise_quad.h"
 
+#include "vectors.h"
+
 #include <stddef.h>
 
 /* Codes of `pixels` neighbouring places, of each `quads` times four channels: from the `channel`-th code of each of
    `count` taps on, and x_step and y_step beyond what a place took for the next one. */
-#if CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
+#if CL_MVE
+/* Eight channels, `channel` the first, of one or two places, a constant of the call; weights and records of two quads. */
+static inline __attribute__((always_inline)) void run_eight(const int8_t *const *taps, const int16_t *weight,
+                                                            const cl_quad *records, int32_t count, int32_t channel,
+                                                            int8_t *code, int32_t zero_out, int32_t x_step,
+                                                            int32_t y_step, int32_t two)
+{
+    const uint16_t other = (uint16_t)(4 * count), quad = sizeof(cl_quad), next = sizeof(cl_requant);
+    const uint16x8_t order = {0, 2, 1, 3, other, other + 2, other + 1, other + 3};
+    const uint32x4_t biases = {0, 8, quad, quad + 8};
+    const uint32x4_t factors = {0, 2 * next, quad, quad + 2 * next};
+    const uint32x4_t bias = cl_places(records->bias, biases);
+    int32x4_t even = vldrwq_gather_base_s32(bias, 0), odd = vldrwq_gather_base_s32(bias, 4);
+    int32x4_t second_even = even, second_odd = odd;
+    for (int32_t i = 0; i < count; i++, weight += 4) {
+        const int8_t *codes = taps[i] + channel;
+        const int16x8_t w = vldrhq_gather_shifted_offset_s16(weight, order);
+        const int16x8_t x = vldrbq_s16(codes);
+        even = vaddq_s32(even, vmullbq_int_s16(x, w));
+        odd = vaddq_s32(odd, vmulltq_int_s16(x, w));
+        if (two) {
+            const int16x8_t z = vldrbq_s16(codes + x_step);
+            second_even = vaddq_s32(second_even, vmullbq_int_s16(z, w));
+            second_odd = vaddq_s32(second_odd, vmulltq_int_s16(z, w));
+        }
+    }
+    const uint32x4_t even_factors = cl_places(records->requant, factors);
+    const uint32x4_t odd_factors = cl_places(records->requant + 1, factors);
+    even = cl_requantize_four(even, even_factors, zero_out);
+    odd = cl_requantize_four(odd, odd_factors, zero_out);
+    cl_store_eight(code, even, odd);
+    if (two) {
+        second_even = cl_requantize_four(second_even, even_factors, zero_out);
+        second_odd = cl_requantize_four(second_odd, odd_factors, zero_out);
+        cl_store_eight(code + y_step, second_even, second_odd);
+    }
+}
+
+/* Four channels of one place. */
+static void run_four(const int8_t *const *taps, const int16_t *weight, const cl_quad *record, int32_t count,
+                     int32_t channel, int8_t *code, int32_t zero_out)
+{
+    const uint32x4_t order = {0, 2, 1, 3};
+    const uint32x4_t factors = {0, sizeof(cl_requant), 2 * sizeof(cl_requant), 3 * sizeof(cl_requant)};
+    int32x4_t sums = vld1q_s32(record->bias);
+    for (int32_t i = 0; i < count; i++, weight += 4) {
+        const int32x4_t w = vldrhq_gather_shifted_offset_s32(weight, order);
+        sums = vaddq_s32(sums, vmulq_s32(vldrbq_s32(taps[i] + channel), w));
+    }
+    sums = cl_requantize_four(sums, cl_places(record->requant, factors), zero_out);
+    vstrbq_s32(code, cl_saturate_four(sums));
+}
+
+static void run_quads(const int8_t *const *taps, const int16_t *weight, const cl_quad *records, int32_t count,
+                      int32_t channel, int32_t quads, int8_t *code, int32_t zero_out, int32_t pixels, int32_t x_step,
+                      int32_t y_step)
+{
+    x_step += 4 * quads;
+    y_step += 4 * quads;
+    for (; quads >= 2; quads -= 2, weight += 8 * count, records += 2, channel += 8, code += 8) {
+        int32_t from = channel, left = pixels;
+        int8_t *to = code;
+        for (; left >= 2; left -= 2, from += 2 * x_step, to += 2 * y_step) {
+            run_eight(taps, weight, records, count, from, to, zero_out, x_step, y_step, 1);
+        }
+        if (left != 0) {
+            run_eight(taps, weight, records, count, from, to, zero_out, 0, 0, 0);
+        }
+    }
+    for (int32_t pixel = 0; quads != 0 && pixel < pixels; pixel++, channel += x_step, code += y_step) {
+        run_four(taps, weight, records, count, channel, code, zero_out);
+    }
+}
+#elif CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
 /* r0 to r3 are the sums; r7 runs over the taps, r11 over the weights; r6 is the channel, lr counts taps. The stack frame:
    0 records, 4 quads left, 8 taps, 12 weight, 16 all records, 20 count, 24 saved registers, 60 channel, 64 quads, 68 code,
    72 zero_out, 76 pixels, 80 x_step, 84 y_step. */
@@ -142,13 +217,16 @@ void cl_depthwise_quad(const void *constants, const void *const *rows, void *y, 
         /* places whose windows all lie inside: each tap moves on with the place, padding rows too */
         int32_t run = 1;
         if (left >= 0) {
+            CL_ROLLED
             for (int32_t next = left + p->stride_w; ox + run < p->out_w && next + reach < p->in_w; next += p->stride_w) {
                 run++;
             }
         }
         const int8_t **tap = taps;
+        CL_ROLLED
         for (int32_t ky = 0; ky < p->kernel_h; ky++) {
             const int8_t *codes = rows[ky];
+            CL_ROLLED
             for (int32_t kx = 0, at = left; kx < p->kernel_w; kx++, at += p->dilation_w) {
                 *tap++ = codes != NULL && at >= 0 && at < p->in_w ? codes + at * channels : p->padding;
             }

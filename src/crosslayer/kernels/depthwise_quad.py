@@ -1,5 +1,6 @@
 """Depthwise convolution, four channels at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,6 +11,7 @@ from crosslayer.core.graph.operation import scalar, table
 from crosslayer.core.graph.ops import DepthwiseConv2d
 from crosslayer.kernels.call import Call, Kernel, Padding, Records, Rows
 from crosslayer.kernels.requant import groups, layer_constants, records
+from crosslayer.kernels.tally import Tally, where
 
 _GEOMETRY = ("in_w", "out_w", "kernel_h", "kernel_w", "stride_w", "dilation_w", "pad_left", "zero_out")
 
@@ -34,6 +36,7 @@ class DepthwiseQuad(Kernel):
         taps = weight.reshape(-1, channels)
         return Call(
             kernel="depthwise_quad",
+            unit=self,
             fields={
                 **{name: scalar(params, name) for name in _GEOMETRY},
                 "channels": channels,
@@ -44,3 +47,30 @@ class DepthwiseQuad(Kernel):
             rows=Rows.of(node.op.windows, scalar(params, "out_h")),
             taps=len(taps),
         )
+
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """See `Kernel`."""
+        in_w, out_w, step = fields["in_w"], fields["out_w"], fields["stride_w"]
+        quads, rest = divmod(fields["channels"], 4)
+        taps = fields["kernel_h"] * fields["kernel_w"]
+        reach = (fields["kernel_w"] - 1) * fields["dilation_w"]
+        tally.add("depthwise_quad")
+        ox, left = 0, -fields["pad_left"]
+        while ox < out_w:
+            run = 1
+            while left >= 0 and ox + run < out_w and left + run * step + reach < in_w:
+                run += 1
+            ends = "none" if left < 0 else "output" if ox + run >= out_w else "input"
+            tally.add(f"depthwise_quad run {ends}")
+            tally.loop("depthwise_quad places", run - 1)
+            for there in inside:
+                tally.add(f"depthwise_quad row {there}")
+                tally.loop("depthwise_quad taps", fields["kernel_w"])
+                for kx in range(fields["kernel_w"]):
+                    tally.add(f"depthwise_quad tap {where(there, left + kx * fields['dilation_w'], in_w)}")
+            tally.add(f"depthwise_quad rest {rest > 0}")
+            for count in (quads, 1) if rest else (quads,):
+                tally.add("depthwise_quad calls")
+                tally.add("depthwise_quad pixels", run)
+                tally.loop("depthwise_quad sums", taps, run * count)
+            ox, left = ox + run, left + run * step

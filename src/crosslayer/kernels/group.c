@@ -33,9 +33,11 @@ void cl_advance(const cl_model *model, const cl_step *group, uint16_t *made, uin
 
 void cl_begin_group(const cl_model *model, const cl_step *group, uint16_t *made)
 {
+    CL_ROLLED
     for (int32_t i = 0; i < model->value_count; i++) {
         made[i] = model->values[i].rows;
     }
+    CL_ROLLED
     for (int32_t i = 0; i < group->group; i++) {
         made[group[i].output] = 0;
     }

@@ -35,6 +35,13 @@ typedef struct cl_model {
     uint32_t made; /* offset in the arena of the rows made of each value, uint16_t; groups need them */
 } cl_model;
 
+#ifdef MODEL_PROFILE
+void model_profile(int32_t step, int32_t begins); /* of model.h */
+#define CL_PROFILE(model, step, begins) model_profile((int32_t)((step) - (model)->steps), begins)
+#else
+#define CL_PROFILE(model, step, begins)
+#endif
+
 /* Where a row of a value lies. */
 static inline void *cl_place(const cl_value *value, int32_t row, uint8_t *arena)
 {

@@ -2,6 +2,26 @@
 
 #include <stddef.h>
 
+/* total / count, halves away from zero: the same work for all values; of magnitudes of at most 128 count. */
+static inline int32_t mean(int32_t total, int32_t count)
+{
+    const int32_t sign = total >> 31;
+    uint32_t left = (uint32_t)((total ^ sign) - sign + count / 2);
+    uint32_t result;
+#if defined(__ARM_ARCH) && !defined(__ARM_FEATURE_IDIV)
+    result = 0;
+    for (int32_t bit = 7; bit >= 0; bit--) {
+        const uint32_t part = (uint32_t)count << bit;
+        const int32_t less = (int32_t)(left - part) >> 31; /* all ones if the bit is 0 */
+        left -= part - (uint32_t)cl_masked((int32_t)part, less);
+        result += result + 1U + (uint32_t)less;
+    }
+#else
+    result = left / (uint32_t)count;
+#endif
+    return ((int32_t)result ^ sign) - sign;
+}
+
 #if CL_DSP
 /* Sums of codes 0 and 2, or 1 and 3, of which 255 fit. */
 static inline uint32_t plus_even(uint32_t sums, uint32_t codes)
@@ -65,16 +85,16 @@ static void summarize(const struct pool_quad *p, const void *const *rows, int32_
         for (int32_t kx = from; kx < to; kx++, x += step) {
             for (int32_t i = 0; i < 4; i++) {
                 sums[i] += x[i];
-                peaks[i] = x[i] > peaks[i] ? x[i] : peaks[i];
+                peaks[i] = (int8_t)cl_larger(x[i], peaks[i]);
             }
         }
 #endif
     }
     for (int32_t i = 0; i < 4; i++) {
 #if CL_DSP
-        code[i] = largest ? (int8_t)(peaks >> (8 * i)) : (int8_t)cl_mean(sums[i], count);
+        code[i] = largest ? (int8_t)(peaks >> (8 * i)) : (int8_t)mean(sums[i], count);
 #else
-        code[i] = largest ? peaks[i] : (int8_t)cl_mean(sums[i], count);
+        code[i] = largest ? peaks[i] : (int8_t)mean(sums[i], count);
 #endif
     }
 }
@@ -87,8 +107,15 @@ void cl_pool_quad(const void *constants, const void *const *rows, void *y, void 
     (void)scratch;
     (void)row;
     for (int32_t ox = 0; ox < p->out_w; ox++, left += p->stride_w, code += p->channels) {
-        const int32_t from = cl_from(left, p->dilation_w);
-        const int32_t to = cl_to(left, p->dilation_w, p->in_w, p->kernel_w);
+        int32_t from = 0, to = p->kernel_w;
+        CL_ROLLED
+        while (left + from * p->dilation_w < 0) {
+            from++;
+        }
+        CL_ROLLED
+        while (left + (to - 1) * p->dilation_w >= p->in_w) {
+            to--;
+        }
         for (int32_t channel = 0; channel < p->channels; channel += 4) {
             const int32_t first = channel + 4 <= p->channels ? channel : p->channels - 4;
             summarize(p, rows, left, from, to, first, code + first);

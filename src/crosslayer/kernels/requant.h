@@ -5,6 +5,13 @@
 
 #include "arithmetic.h"
 
+/* Cores with vectors have the DSP instructions too. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#define CL_MVE 1
+#else
+#define CL_MVE 0
+#endif
+
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP
 #define CL_DSP 1
 #else
@@ -22,6 +29,28 @@ typedef struct {
 } cl_requant;
 #endif
 
+/* `v` where `mask` is all ones, 0 where it is 0. Without a branch, so that every value takes the same instructions: the
+   compiler must not know what a mask is. */
+static inline int32_t cl_masked(int32_t v, int32_t mask)
+{
+#if defined(__GNUC__)
+    __asm__("" : "+r"(mask));
+#endif
+    return v & mask;
+}
+
+/* The larger and the smaller of two values that are less than 2^31 apart. */
+static inline int32_t cl_larger(int32_t a, int32_t b)
+{
+    return a - cl_masked(a - b, (a - b) >> 31);
+}
+
+static inline int32_t cl_smaller(int32_t a, int32_t b)
+{
+    return b + cl_masked(a - b, (a - b) >> 31);
+}
+
+/* The nearest int8, for magnitudes below 2^30. */
 static inline int32_t cl_saturate(int32_t v)
 {
 #if CL_DSP
@@ -29,7 +58,7 @@ static inline int32_t cl_saturate(int32_t v)
     __asm__("ssat %0, #8, %1" : "=r"(code) : "r"(v));
     return code;
 #else
-    return cl_clamp(v, INT8_MIN, INT8_MAX);
+    return cl_larger(cl_smaller(v, INT8_MAX), INT8_MIN);
 #endif
 }
 
@@ -45,10 +74,25 @@ static inline int32_t cl_high_doubled(int32_t a, int32_t b)
 #endif
 }
 
+/* acc * factor + zero_out, halves to even. */
+#if CL_RULE_FLOAT
+static inline int32_t cl_scaled(int32_t acc, float factor, int32_t zero_out)
+{
+#if CL_MVE && defined(__ARM_FP)
+    float v = (float)acc * factor;
+    int32_t code;
+    __asm__("vcvtn.s32.f32 %0, %0\n\tvmov %1, %0\n\tqadd %1, %1, %2" : "+t"(v), "=r"(code) : "r"(zero_out));
+    return code;
+#else
+    return cl_round_even((float)acc * factor) + zero_out;
+#endif
+}
+#endif
+
 static inline int8_t cl_requantize(int32_t acc, const cl_requant *r, int32_t zero_out)
 {
 #if CL_RULE_FLOAT
-    return (int8_t)cl_saturate(cl_round_even((float)acc * r->factor) + zero_out);
+    return (int8_t)cl_saturate(cl_scaled(acc, r->factor, zero_out));
 #else
     (void)zero_out; /* it is in the offset */
     const int32_t high = cl_high_doubled(cl_left(acc, 1), r->mult);

@@ -23,7 +23,7 @@ def requants(rescale: Rescale, zero_out: int, largest: Array) -> tuple[tuple[int
     is zero.
     """
     if rescale.rule is Rule.FLOAT:
-        return tuple((float(factor),) for factor in rescale.factor)
+        return tuple((float(factor),) for factor in np.broadcast_to(rescale.factor, largest.shape))
     if rescale.rule is not Rule.DOUBLE:
         return None
     rows: list[tuple[int, ...]] = []

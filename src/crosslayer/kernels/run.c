@@ -7,8 +7,11 @@ void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *a
     const void *x[CL_MOST_ROWS];
     const void **next = x;
     const cl_value *output = &model->values[step->output];
+    CL_PROFILE(model, step, 1);
+    CL_ROLLED
     for (int32_t i = 0; i < step->input_count; i++) {
         int32_t source = row * step->stride - step->pad;
+        CL_ROLLED
         for (int32_t tap = 0; tap < step->taps; tap++) {
             const cl_value *input = &model->values[step->inputs[i]];
             *next++ = source >= 0 && source < input->rows ? cl_place(input, source, arena) : NULL;
@@ -16,6 +19,7 @@ void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *a
         }
     }
     step->kernel(step->constants, x, cl_place(output, row, arena), arena + step->scratch, row);
+    CL_PROFILE(model, step, 0);
 }
 
 void cl_run(const cl_model *model, int32_t first, uint8_t *arena)

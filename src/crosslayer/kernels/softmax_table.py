@@ -1,5 +1,6 @@
 """Softmax with all powers in a table."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,6 +11,7 @@ from crosslayer.core.graph.operation import scalar
 from crosslayer.core.graph.ops import Softmax
 from crosslayer.core.graph.ops.softmax import fixed_powers
 from crosslayer.kernels.call import Call, Kernel
+from crosslayer.kernels.tally import Tally
 
 
 @final
@@ -28,6 +30,7 @@ class SoftmaxTable(Kernel):
         powers = powers[: min(int(np.count_nonzero(powers)) + 1, len(powers))]
         return Call(
             kernel="softmax_table",
+            unit=self,
             fields={
                 "rows": scalar(params, "rows"),
                 "depth": scalar(params, "depth"),
@@ -35,3 +38,10 @@ class SoftmaxTable(Kernel):
                 "powers": powers.astype(np.int32),
             },
         )
+
+    def trips(self, fields: Mapping[str, int], inside: Sequence[bool], tally: Tally) -> None:
+        """See `Kernel`."""
+        tally.add("softmax_table")
+        tally.add("softmax_table rows", fields["rows"])
+        tally.loop("softmax_table peak", fields["depth"] - 1, fields["rows"])
+        tally.loop("softmax_table codes", fields["depth"], fields["rows"])

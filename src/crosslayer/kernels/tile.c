@@ -1,6 +1,71 @@
 #include "tile.h"
 
-#if CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
+#include "vectors.h"
+
+#if CL_MVE
+/* Products of one or two patches, a constant of the call. */
+static inline __attribute__((always_inline)) void run_pairs(const int8_t *first, const int8_t *second, int32_t count,
+                                                            const int8_t *weight, const cl_pair *records, int32_t pairs,
+                                                            int8_t *y, int32_t step, int32_t zero_out, int32_t two)
+{
+    const int32_t whole = count / 16;
+    const uint32_t rest = (uint32_t)count % 16;
+    const uint32x4_t every_other = {0, 8, 16, 24};
+    const uint32_t next = sizeof(cl_requant);
+    const uint32x4_t both = {0, 0, next, next};
+    const uint32x4_t places = {0, (uint32_t)step, 1, (uint32_t)step + 1};
+    for (; pairs > 0; pairs--, records++, y += 2) {
+        int32_t s00 = records->bias[0], s01 = records->bias[1], s10 = s00, s11 = s01;
+        const int8_t *a = first, *b = second;
+        for (int32_t i = 0; i < whole; i++, weight += 32, a += 16, b += 16) {
+            const int32x4x2_t blocks_of_two = vld2q_s32((const int32_t *)(const void *)weight);
+            const int8x16_t w0 = vreinterpretq_s8_s32(blocks_of_two.val[0]);
+            const int8x16_t w1 = vreinterpretq_s8_s32(blocks_of_two.val[1]);
+            const int8x16_t x0 = vldrbq_s8(a);
+            s00 = vmladavaq_s8(s00, x0, w0);
+            s01 = vmladavaq_s8(s01, x0, w1);
+            if (two) {
+                const int8x16_t x1 = vldrbq_s8(b);
+                s10 = vmladavaq_s8(s10, x1, w0);
+                s11 = vmladavaq_s8(s11, x1, w1);
+            }
+        }
+        if (rest != 0) {
+            const uint32x4_t at = cl_places(weight, every_other);
+            const mve_pred16_t inside = vctp8q(rest); /* a word is inside if its first byte is */
+            const int8x16_t w0 = vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 0, inside));
+            const int8x16_t w1 = vreinterpretq_s8_s32(vldrwq_gather_base_z_s32(at, 4, inside));
+            const int8x16_t x0 = vldrbq_z_s8(a, inside);
+            s00 = vmladavaq_s8(s00, x0, w0);
+            s01 = vmladavaq_s8(s01, x0, w1);
+            if (two) {
+                const int8x16_t x1 = vldrbq_z_s8(b, inside);
+                s10 = vmladavaq_s8(s10, x1, w0);
+                s11 = vmladavaq_s8(s11, x1, w1);
+            }
+            weight += (rest + 3) / 4 * 8;
+        }
+        if (!two) {
+            s10 = s00, s11 = s01; /* to the same places */
+        }
+        const int32x4_t sums = {s00, s10, s01, s11};
+        const int32x4_t codes = cl_requantize_four(sums, cl_places(records->requant, both), zero_out);
+        vstrbq_scatter_offset_s32(y, places, cl_saturate_four(codes));
+    }
+}
+
+void cl_tile_two(const int8_t *first, const int8_t *second, int32_t count, const int8_t *weight, const cl_pair *records,
+                 int32_t pairs, int8_t *y, int32_t step, int32_t zero_out)
+{
+    run_pairs(first, second, count, weight, records, pairs, y, step, zero_out, 1);
+}
+
+void cl_tile_one(const int8_t *patch, int32_t count, const int8_t *weight, const cl_pair *records, int32_t pairs,
+                 int8_t *y, int32_t zero_out)
+{
+    run_pairs(patch, patch, count, weight, records, pairs, y, 0, zero_out, 0);
+}
+#elif CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
 /* Armv7E-M, Armv8-M with DSP instructions. r0 and r2 are the sums of the first patch, r1 and r3 those of the second, for
    two channels; r7 runs over the patches, r11 over the weights, lr counts groups of four blocks. All of the stack frame:
    0 x, 4 where the first group begins, 8 records, 12 pairs, 16 saved registers, 52 groups of blocks, 56 y, 60 ... */

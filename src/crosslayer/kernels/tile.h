@@ -13,6 +13,16 @@ typedef struct {
     cl_requant requant[2];
 } cl_pair;
 
+#if CL_MVE
+/* Here a patch is `count` codes in order, whatever lies behind.
+   y[o] and y[o + step] for `pairs` pairs of channels o from two patches. */
+void cl_tile_two(const int8_t *first, const int8_t *second, int32_t count, const int8_t *weight, const cl_pair *records,
+                 int32_t pairs, int8_t *y, int32_t step, int32_t zero_out);
+
+/* y[o] for `pairs` pairs of channels o from one patch. */
+void cl_tile_one(const int8_t *patch, int32_t count, const int8_t *weight, const cl_pair *records, int32_t pairs,
+                 int8_t *y, int32_t zero_out);
+#else
 /* y[o] and y[o + step] for `pairs` pairs of channels o from two patches. */
 void cl_tile_two(const int16_t *x, const int8_t *weight, const cl_pair *records, int32_t pairs, int32_t blocks, int8_t *y,
                  int32_t step, int32_t zero_out);
@@ -20,5 +30,6 @@ void cl_tile_two(const int16_t *x, const int8_t *weight, const cl_pair *records,
 /* y[o] for `pairs` pairs of channels o from the first of two patches. */
 void cl_tile_one(const int16_t *x, const int8_t *weight, const cl_pair *records, int32_t pairs, int32_t blocks, int8_t *y,
                  int32_t zero_out);
+#endif
 
 #endif

@@ -1,6 +1,6 @@
 """Node order and offsets of one arena."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -11,7 +11,8 @@ from crosslayer.core.design import Design
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import NO_LEADS, Interval, Leads, Plan, extent, peak_bytes, peak_of, storage, whole_words
 from crosslayer.core.stage import Stage, check_parameters
-from crosslayer.plan.rows import Schedule, schedule
+from crosslayer.plan.rows import Schedule, schedules
+from crosslayer.plan.weights import placed_bytes, split_weights
 
 _EXHAUSTED = 8  # values all of whose orders are tried
 
@@ -50,11 +51,15 @@ class PlanArena(Stage):
             budget=self.budget,
             streamed=self.streamed,
         )
+        plan = replace(
+            plan, weights=split_weights(design.graph, plan, design.target) if design.graph.is_integer else {}
+        )
         notes = {
             "arena_bytes": plan.arena_bytes,
             "bound_bytes": plan.bound_bytes,
             "exact": plan.exact,
             "by_rows": [list(group) for group in plan.groups],
+            "weights": dict(placed_bytes(design.graph, plan)),
         }
         return replace(design, plan=plan), notes
 
@@ -66,10 +71,7 @@ def plan_arena(
     given = tuple(node.name for node in graph.nodes)
     best = best_order(graph, order_states)
     order = given if best is None or peak_bytes(graph, best) >= peak_bytes(graph, given) else best
-    plans = [
-        _placed(graph, order, schedule(graph, order, budget, shared=shared, streamed=streamed), offset_steps)
-        for shared in (True, False)
-    ]
+    plans = [_placed(graph, order, found, offset_steps) for found in schedules(graph, order, budget, streamed=streamed)]
     return min(plans, key=lambda plan: (max(plan.arena_bytes, budget), sum(map(len, plan.groups))))
 
 
@@ -230,7 +232,7 @@ class _Packing:
         descend({}, order, 0, 0)
 
     def improve(self, bound: int, steps: int) -> None:
-        """Moves single values in the order, or to the other side; seeded, so that the same values get the same places."""
+        """Moves single values in the order, or to the other side; seeded: the same values get the same places."""
         random = np.random.default_rng(0)
         count = len(self.sizes)
         for _ in range(steps // count):

@@ -4,6 +4,7 @@ Nothing is computed twice: rows wait in rings until their last reader has seen t
 hardware; patches (Lin et al., "MCUNetV2", NeurIPS 2021) would compute the margins of their pieces again.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import final
 
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.plan import NO_LEADS, Interval, intervals, peak_of, reciprocal, storage, stored_bytes
+from crosslayer.core.plan import Interval, intervals, peak_of, reciprocal, storage, stored_bytes
 from crosslayer.kernels.call import Call, Rows
 from crosslayer.kernels.choose import call
 
@@ -26,7 +27,9 @@ class Turn:
     scratch: int = 0
     leads: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, dict[str, int]])
     need: int = 0
-    """Bytes alive meanwhile."""
+    """Bytes alive meanwhile, if no result lies over an input."""
+    shared: int = 0
+    """The same, if each lies over its inputs as far as it can."""
 
 
 @final
@@ -44,18 +47,27 @@ class Schedule:
         return intervals(graph, self.turns, self.rings, self.scratch)
 
 
-def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool, streamed: bool = False) -> Schedule:
+def schedules(graph: Graph, order: Sequence[str], budget: int, *, streamed: bool = False) -> tuple[Schedule, Schedule]:
     """The fewest nodes in groups for which no turn needs more than `budget` bytes; of the least need, if none fits.
 
-    Over all ways to cut `order` into turns: what a turn needs depends on nothing but where it begins and ends. `shared`
-    counts on results lying over their inputs, which offsets may not achieve everywhere at once. With `streamed` the
-    input arrives row by row; raises `GraphError` if its readers cannot take it so.
+    Over all ways to cut `order` into turns: what a turn needs depends on nothing but where it begins and ends. The
+    first schedule counts on results lying over their inputs, which offsets may not achieve everywhere at once; the
+    second does not. With `streamed` the input arrives row by row; raises `GraphError` if its readers cannot take it so.
     """
-    turns = _Turns(graph, tuple(order), shared=shared, streamed=streamed)
-    count = len(order)
+    turns = _Turns(graph, tuple(order), streamed=streamed)
+    return _fewest(turns, budget, shared=True), _fewest(turns, budget, shared=False)
+
+
+def _fewest(turns: "_Turns", budget: int, *, shared: bool) -> Schedule:
+    """The schedule with the fewest nodes in groups."""
+
+    def need(turn: Turn) -> int:
+        return turn.shared if shared else turn.need
+
+    count = len(turns.order)
     least: list[float] = [0] * (count + 1)
     for end in range(1, count + 1):
-        least[end] = min((max(least[start], turn.need) for start, turn in turns.ending(end)), default=math.inf)
+        least[end] = min((max(least[start], need(turn)) for start, turn in turns.ending(end)), default=math.inf)
     if least[count] == math.inf:
         raise GraphError("its input cannot be streamed: a layer that reads it does not run row by row")
     limit = max(budget, least[count])
@@ -64,7 +76,7 @@ def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool, s
         fitting = [
             (cost[start][0] + (end - start if end - start > 1 else 0), start)
             for start, turn in turns.ending(end)
-            if turn.need <= limit
+            if need(turn) <= limit
         ]
         cost.append(min(fitting, default=(count + 1, end - 1)))
     cuts = [count]
@@ -76,8 +88,8 @@ def schedule(graph: Graph, order: Sequence[str], budget: int, *, shared: bool, s
 class _Turns:
     """What each turn order[start:end] would need; None for one that cannot be."""
 
-    def __init__(self, graph: Graph, order: tuple[str, ...], *, shared: bool, streamed: bool) -> None:
-        self.graph, self.order, self.shared, self.streamed = graph, order, shared, streamed
+    def __init__(self, graph: Graph, order: tuple[str, ...], *, streamed: bool) -> None:
+        self.graph, self.order, self.streamed = graph, order, streamed
         nodes = [graph.producers[name] for name in order]
         self.alone = [call(graph, node, by_rows=False) if graph.is_integer else None for node in nodes]
         self.together = [call(graph, node, by_rows=True) if graph.is_integer else None for node in nodes]
@@ -97,7 +109,7 @@ class _Turns:
         rings: dict[str, int] = {}
         scratch: dict[str, int] = {}
         leads: dict[str, Mapping[str, int]] = {}
-        bounds = list(zip(cuts, cuts[1:], strict=False))
+        bounds = list(itertools.pairwise(cuts))
         for start, end in bounds:
             turn = self._turn(start, end)
             assert turn is not None
@@ -128,15 +140,18 @@ class _Turns:
         if run is None:
             return None
         rings, first_rows = run
-        dying = {s.name for s in self.whole.values() if start < s.dies <= end and s.name not in self.graph.outputs}
+        kept = {storage(self.graph, name) for name in self.graph.outputs}
+        dying = {s.name for s in self.whole.values() if start < s.dies <= end} - kept
         turn = Turn(
             rings=rings if by_rows else {},
             scratch=max((found.scratch for found in known.values()), default=0),
             leads=_leads(self.graph, known, first_rows, dying, set(rings)),
         )
-        return replace(turn, need=self._need(start, end, turn))
+        alive = self._alive(start, end, turn)
+        return replace(turn, need=peak_of(alive), shared=peak_of(alive, turn.leads))
 
-    def _need(self, start: int, end: int, turn: Turn) -> int:
+    def _alive(self, start: int, end: int, turn: Turn) -> list[Interval]:
+        """What lies in the arena during a turn."""
         alive = [
             Interval(name=s.name, bytes=stored_bytes(self.graph, s.name, turn.rings), born=int(s.born > start), dies=1)
             for s in self.whole.values()
@@ -144,16 +159,14 @@ class _Turns:
         ]
         made = 2 * (len(self.order) + len(self.graph.inputs)) if end - start > 1 else 0
         working = [Interval(name=f":{size}", bytes=size, born=1, dies=1) for size in (turn.scratch, made)]
-        return peak_of([*alive, *working], turn.leads if self.shared else NO_LEADS)
+        return [*alive, *working]
 
 
 FirstRows = Mapping[str, Mapping[str, Sequence[int]]]
 """For each node and each input of its turn: the first row of the input that is still needed, row by row of the node."""
 
 
-def run_rows(
-    graph: Graph, group: Mapping[str, Rows], pushed: str = ""
-) -> tuple[dict[str, int], FirstRows] | None:
+def run_rows(graph: Graph, group: Mapping[str, Rows], pushed: str = "") -> tuple[dict[str, int], FirstRows] | None:
     """Nodes run together as `run.c` does: rows kept of each value that none outside reads, and rows still needed.
 
     A row of the input `pushed` comes when nothing else can be made. None if they would stop short.
@@ -227,7 +240,8 @@ def _leads(
                 lead = max((r + 1) * row - first * other for r, first in enumerate(needed))
             else:
                 continue
-            leads.setdefault(name, {})[storage(graph, source)] = lead
+            known = leads.setdefault(name, {})
+            known[storage(graph, source)] = max(lead, known.get(storage(graph, source), lead))  # views share bytes
     return leads
 
 

@@ -1,0 +1,336 @@
+"""Instructions of each part of the kernels, measured on emulated cores and written to `kernels/counts.json`.
+
+The units are compiled once for a core and a rounding rule, and which of their instructions run depends on geometry
+alone. So a count is linear in how often the parts run (`kernels/trace.py`). Random steps without meaning are run and
+the equations solved in integers; further steps check them. Rerun after any change of the kernels or the compiler:
+
+    python benchmarks/counts.py --write
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosslayer.core.fixed import Rounding
+from crosslayer.core.target import Core
+from crosslayer.execute.emulate import Emulation, Image
+from crosslayer.execute.toolchain import zig
+from crosslayer.kernels.add_table import AddTable
+from crosslayer.kernels.call import Kernel, Rows
+from crosslayer.kernels.conv_tile import ConvTile
+from crosslayer.kernels.dense_quad import DenseQuad
+from crosslayer.kernels.depthwise_quad import DepthwiseQuad
+from crosslayer.kernels.pool_quad import PoolQuad
+from crosslayer.kernels.softmax_table import SoftmaxTable
+from crosslayer.kernels.trace import Step, most_rows, most_taps, run_ends, trace
+
+RUNS = [
+    (core, rounding)
+    for core in (Core.CORTEX_M4, Core.CORTEX_M7, Core.CORTEX_M33, Core.CORTEX_M0, Core.RV32)
+    for rounding in (Rounding.DOUBLE, Rounding.FLOAT)
+    if rounding is Rounding.DOUBLE or core not in {Core.CORTEX_M0, Core.RV32}  # floats in software: counts of the data
+]
+ZEROS = 40_000
+ARENA = 40_000
+POINTERS = {
+    "conv_tile": ("padding", "weight", "records"),
+    "depthwise_quad": ("padding", "weight", "records"),
+    "dense_quad": ("weight", "bias", "requant"),
+    "add_table": ("terms",),
+    "pool_quad": (),
+    "softmax_table": ("powers",),
+}
+
+
+class Model:
+    """Random steps and the heights of their values."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.steps: list[Step] = []
+        self.heights: list[int] = []
+
+    def value(self, height: int) -> int:
+        self.heights.append(height)
+        return len(self.heights) - 1
+
+    def number(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def windows(self, most: int) -> dict[str, int]:
+        """Geometry along a row."""
+        while True:
+            kernel, apart, step = self.number(1, most), self.number(1, 2), self.number(1, 3)
+            left, right, in_w = self.number(0, kernel - 1), self.number(0, kernel - 1), self.number(1, 12)
+            out_w = (in_w + left + right - (kernel - 1) * apart - 1) // step + 1
+            if out_w >= 1 and (out_w - 1) * step - left < in_w and (kernel - 1) * apart >= left:
+                return dict(
+                    in_w=in_w, out_w=out_w, kernel_w=kernel, stride_w=step, dilation_w=apart, pad_left=left
+                )
+
+    def rows(self, most: int, height: int | None = None) -> tuple[Rows, int]:
+        """Rows of windows and the height of the input."""
+        while True:
+            kernel, apart, step = self.number(1, most), self.number(1, 2), self.number(1, 2)
+            above, below = self.number(0, kernel - 1), self.number(0, kernel - 1)
+            high = self.number(1, 9) if height is None else height
+            count = (high + above + below - (kernel - 1) * apart - 1) // step + 1
+            if count >= 1 and (count - 1) * step - above < high and (kernel - 1) * apart >= above:
+                return Rows(count=count, taps=kernel, stride=step, dilation=apart, pad=above), high
+
+    def add(self, unit: Kernel, kernel: str, fields: Mapping[str, int], rows: Rows, inputs: Sequence[int]) -> int:
+        output = self.value(rows.count)
+        self.steps.append(
+            Step(
+                name=f"s{len(self.steps)}",
+                kernel=kernel,
+                unit=unit,
+                fields=fields,
+                rows=rows,
+                inputs=tuple(inputs),
+                output=output,
+                group=1,
+                taps=rows.taps * fields["kernel_w"] if kernel == "depthwise_quad" else 1,
+            )
+        )
+        return output
+
+    def conv(self, source: int | None = None) -> int:
+        rows, height = self.rows(4, None if source is None else self.heights[source])
+        fields = self.windows(5)
+        in_c = self.number(1, 6) * (4 if self.rng.random() < 0.5 else 1) if self.rng.random() < 0.7 else self.number(1, 40)
+        if self.rng.random() < 0.3:
+            fields |= dict(kernel_w=1, pad_left=0, dilation_w=1)
+            fields["out_w"] = (fields["in_w"] - 1) // fields["stride_w"] + 1
+            rows = replace(rows, taps=1, pad=0, count=(height - 1) // rows.stride + 1)
+        fields |= dict(zero_out=0, in_c=in_c, out_c=self.number(2, 9), kernel_h=rows.taps)
+        fields["blocks"] = -(-in_c * fields["kernel_w"] * rows.taps // 4)
+        return self.add(ConvTile(), "conv_tile", fields, rows, [self.value(height) if source is None else source])
+
+    def depthwise(self, source: int | None = None) -> int:
+        rows, height = self.rows(4, None if source is None else self.heights[source])
+        fields = self.windows(5) | dict(zero_out=0, channels=self.number(4, 23), kernel_h=rows.taps)
+        return self.add(DepthwiseQuad(), "depthwise_quad", fields, rows, [self.value(height) if source is None else source])
+
+    def dense(self) -> int:
+        fields = dict(blocks=self.number(1, 40), size_out=self.number(4, 23), zero_out=0, per_channel=self.number(0, 1))
+        return self.add(DenseQuad(), "dense_quad", fields, Rows(count=1), [self.value(1)])
+
+    def sum(self, sources: Sequence[int] = ()) -> int:
+        count = self.heights[sources[0]] if sources else self.number(1, 4)
+        fields = dict(count=self.number(1, 40), swap=self.number(0, 1), mult=0, offset=0, shift=0)
+        inputs = [*sources, *(self.value(count) for _ in range(2 - len(sources)))]
+        return self.add(AddTable(), "add_table", fields, Rows(count=count), inputs)
+
+    def pool(self, source: int | None = None) -> int:
+        rows, height = self.rows(6, None if source is None else self.heights[source])
+        whole = self.rng.random() < 0.3 and source is None
+        fields = self.windows(6) | dict(channels=self.number(4, 13), kernel_h=rows.taps, largest=self.number(0, 1))
+        if whole:
+            rows = Rows(count=1)
+            height = fields["kernel_h"]
+        fields |= dict(whole=int(whole))
+        return self.add(PoolQuad(), "pool_quad", fields, rows, [self.value(height) if source is None else source])
+
+    def softmax(self) -> int:
+        fields = dict(rows=self.number(1, 4), depth=self.number(1, 40), last=255)
+        return self.add(SoftmaxTable(), "softmax_table", fields, Rows(count=1), [self.value(1)])
+
+    def group(self) -> None:
+        """Some steps that run together."""
+        first, heights = len(self.steps), list(self.heights)
+        source = self.value(self.number(3, 20))
+        for _ in range(self.number(2, 4)):
+            draw = self.rng.random()
+            if draw < 0.25:
+                both = [source, self.steps[-1].inputs[0]] if len(self.steps) > first else [source]
+                source = self.sum(both if len({self.heights[n] for n in both}) == 1 else [source])
+            else:
+                source = (self.conv, self.depthwise, self.pool)[self.number(0, 2)](source)
+        steps = self.steps[first:]
+        if any(step.rows.count > 60_000 for step in steps) or not self._ends(first):
+            del self.steps[first:]
+            self.heights[:] = heights
+            return
+        self.steps[first] = replace(self.steps[first], group=len(self.steps) - first)
+
+    def _ends(self, first: int) -> bool:
+        """Whether all rows get made."""
+        chain = [replace(self.steps[first], group=len(self.steps) - first), *self.steps[first + 1 :]]
+        return run_ends(chain, self.heights)
+
+
+def random_model(rng: np.random.Generator, steps: int, *, groups: bool = True) -> Model:
+    """About that many steps of all kernels."""
+    model = Model(rng)
+    if rng.random() < 0.5:
+        model.group()
+    kinds = (model.conv, model.conv, model.depthwise, model.depthwise, model.dense, model.sum, model.pool, model.softmax)
+    while len(model.steps) < steps:
+        kinds[int(rng.integers(len(kinds)))]()
+        if rng.random() < 0.15:
+            model.group()
+    return model
+
+
+def write(model: Model, rounding: Rounding, folder: Path) -> None:
+    """A firmware folder of the model, all its tables zero."""
+    lines = [
+        *('#include "model.h"', "#include <stddef.h>", '#include "kernels/group.h"'),
+        *(f'#include "kernels/{kernel}.h"' for kernel in POINTERS),
+        f"static const int32_t zeros[{ZEROS}] = {{0}};",
+        f"static const int32_t powers[256] = {{{', '.join(['0x40000000'] * 256)}}};",
+    ]
+    rows = []
+    for step in model.steps:
+        fields = {**step.fields, **dict.fromkeys(POINTERS[step.kernel], "(const void *)zeros")}
+        if "powers" in fields:
+            fields["powers"] = "powers"
+        given = ", ".join(f".{name} = {value}" for name, value in fields.items())
+        lines.append(f"static const struct {step.kernel} {step.name} = {{{given}}};")
+        lines.append(f"static const uint16_t {step.name}_inputs[] = {{{', '.join(map(str, step.inputs))}}};")
+        one = step.rows
+        rows.append(
+            f"{{cl_{step.kernel}, &{step.name}, {step.name}_inputs, 0, {step.output}, {len(step.inputs)}, {one.count}, "
+            f"{one.taps}, {one.stride}, {one.dilation}, {one.pad}, {step.group}}}"
+        )
+    values = ", ".join(f"{{0, 0, {height}, {height}, 0}}" for height in model.heights)
+    grouped = "cl_run_group" if any(step.group > 1 for step in model.steps) else "NULL"
+    made = ARENA - 2 * len(model.heights) - 16
+    lines += [
+        f"static const cl_value values[] = {{{values}}};",
+        f"static const cl_step steps[] = {{{', '.join(rows)}}};",
+        f"static const cl_model model = {{steps, values, {grouped}, {len(rows)}, {len(model.heights)}, {made}}};",
+        _CALLS,
+    ]
+    rules = {
+        "CL_RULE_FLOAT": int(rounding is Rounding.FLOAT),
+        "CL_DENSE_SINGLE": 0,
+        "CL_MOST_ROWS": most_rows(model.steps),
+        "CL_MOST_TAPS": most_taps(model.steps),
+    }
+    (folder / "kernels").mkdir(parents=True)
+    (folder / "model.h").write_text(_HEADER)
+    (folder / "model.c").write_text("\n".join(lines))
+    (folder / "kernels" / "rules.h").write_text("".join(f"#define {name} {value}\n" for name, value in rules.items()))
+    for file in resources.files("crosslayer.kernels").iterdir():
+        if file.name.endswith((".c", ".h")):
+            (folder / "kernels" / file.name).write_text(file.read_text())
+
+
+_HEADER = f"""#include <stdint.h>
+#define MODEL_ARENA_BYTES {ARENA}
+#define MODEL_ARENA_ALIGN 16
+#define MODEL_INPUT_BYTES 1
+#define MODEL_OUTPUT_BYTES 1
+void *model_input(void *arena);
+const void *model_output(const void *arena);
+int model_run(void *arena);
+"""
+_CALLS = """
+void *model_input(void *arena) { return arena; }
+const void *model_output(const void *arena) { return arena; }
+int model_run(void *arena)
+{
+    if (arena == NULL || (uintptr_t)arena % MODEL_ARENA_ALIGN != 0) {
+        return -1;
+    }
+    cl_run(&model, 0, arena);
+    return 0;
+}
+"""
+
+
+def ran(model: Model, core: Core, rounding: Rounding) -> Emulation:
+    """The model on an emulated core."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "firmware"
+        write(model, rounding, folder)
+        return Image.link(folder, core).run(np.zeros((1, 1), np.int8))
+
+
+def equations(model: Model, run: Emulation) -> tuple[list[dict[str, int]], list[int], list[str]]:
+    """What happens in each step, what it takes, and its kernel."""
+    tallies = trace(model.steps, model.heights)
+    taken = [int(run.instructions[0] - run.by_step.sum()), *(int(n) for n in run.by_step)]
+    return [tally.parts() for tally in tallies], taken, ["run", *(step.kernel for step in model.steps)]
+
+
+def solve(parts: Sequence[Mapping[str, int]], taken: Sequence[int]) -> dict[str, int]:
+    """Whole numbers that explain all counts as far as possible: of parts that depend on one another, the first ones."""
+    names = list(dict.fromkeys(name for tally in parts for name in tally))
+    matrix = np.array([[tally.get(name, 0) for name in names] for tally in parts], float)
+    lengths = np.linalg.norm(matrix, axis=0)
+    basis: list[np.ndarray] = []
+    kept: list[int] = []
+    for i in np.flatnonzero(lengths):
+        column = matrix[:, i] / lengths[i]
+        for _ in range(2):
+            if basis:
+                q = np.array(basis)
+                column = column - q.T @ (q @ column)
+        if (length := np.linalg.norm(column)) > 1e-7:
+            basis.append(column / length)
+            kept.append(int(i))
+    found = np.linalg.lstsq(matrix[:, kept], np.array(taken, float), rcond=None)[0]
+    costs = dict.fromkeys(names, 0)
+    return costs | {names[i]: round(value) for i, value in zip(kept, found, strict=True)}
+
+
+def misses(
+    costs: Mapping[str, int], parts: Sequence[Mapping[str, int]], taken: Sequence[int], kinds: Sequence[str]
+) -> dict[str, str]:
+    """By kernel: how many steps are not predicted exactly, and by how much at most."""
+    found: dict[str, list[int]] = {}
+    for tally, count, kind in zip(parts, taken, kinds, strict=True):
+        found.setdefault(kind, []).append(abs(count - sum(costs.get(n, 10**9) * v for n, v in tally.items())))
+    return {
+        kind: f"{sum(map(bool, off))} of {len(off)}, by {max(off)}" for kind, off in found.items() if any(off)
+    }
+
+
+def measure(core: Core, rounding: Rounding, models: int, steps: int, seed: int) -> tuple[list[Any], list[int], list[str]]:
+    rng = np.random.default_rng(seed)
+    parts: list[Any] = []
+    taken: list[int] = []
+    kinds: list[str] = []
+    for _ in range(models):
+        model = random_model(rng, steps)
+        for total, more in zip((parts, taken, kinds), equations(model, ran(model, core, rounding)), strict=True):
+            total.extend(more)
+    return parts, taken, kinds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--core", action="append", choices=[core.value for core in Core])
+    parser.add_argument("--models", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=150)
+    given = parser.parse_args()
+    table: dict[str, Any] = {}
+    for core, rounding in RUNS:
+        if given.core and core.value not in given.core:
+            continue
+        start = time.time()
+        parts, taken, kinds = measure(core, rounding, given.models, given.steps, 0)
+        costs = solve(parts, taken)
+        fit = misses(costs, parts, taken, kinds)
+        held = misses(costs, *measure(core, rounding, 2, given.steps, 1))
+        print(f"{core.value} {rounding.value}: {len(taken)} steps, {sum(map(bool, costs.values()))} of {len(costs)} costs;"
+              f" misses {fit or 'none'}, of others {held or 'none'}; {time.time() - start:.0f} s", flush=True)
+        table.setdefault(core.value, {})[rounding.value] = costs
+    json.dump(table, open("/tmp/mine/predict/costs.json", "w"), indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Weights in the memories of a device: what is read most often in the first, the rest in the next."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from crosslayer.core.errors import FitError
+from crosslayer.core.fixed import Rescale
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.operation import Weights
+from crosslayer.core.plan import Plan
+from crosslayer.core.quant import packed_bytes
+from crosslayer.core.target import MemoryKind, Target
+from crosslayer.kernels.call import Call, Records
+from crosslayer.kernels.choose import call
+
+CODE_BYTES = 16 * 1024
+"""Kept free for code in the first memory: more than the kernels of any network of the zoo take."""
+
+
+def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
+    """The nodes whose weights lie in another flash memory than the first, and its name.
+
+    Memories are filled in the order in which the target lists them. Those weights go to a later one that take part in
+    the fewest multiply-accumulates for each byte: a dense layer reads a weight once, a convolution at every place.
+    Raises `FitError` if they do not fit into all together.
+    """
+    memories = [memory for memory in target.memories if memory.kind is MemoryKind.FLASH]
+    calls = {
+        name: found
+        for turn in plan.turns
+        for name in turn
+        if (found := call(graph, graph.producers[name], by_rows=plan.by_rows(turn))) is not None
+    }
+    sizes = {name: _weight_bytes(found) for name, found in calls.items()}
+    others = sum(_table_bytes(found) for found in calls.values()) - sum(sizes.values())
+    busiest = sorted(sizes, key=lambda name: -graph.macs[name] / max(1, sizes[name]))
+    places: dict[str, str] = {}
+    free = {memory.name: memory.bytes for memory in memories}
+    free[memories[0].name] -= CODE_BYTES + others
+    for name in busiest:
+        fitting = [memory.name for memory in memories if free[memory.name] >= sizes[name]]
+        if sizes[name] and not fitting:
+            raise FitError(
+                f"{name}: its {sizes[name]} B of weights fit into no flash memory of {target.name} beside the others; "
+                "choose a smaller network or a larger target"
+            )
+        if sizes[name]:
+            free[fitting[0]] -= sizes[name]
+            if fitting[0] != memories[0].name:
+                places[name] = fitting[0]
+    return places
+
+
+def placed_bytes(graph: Graph, plan: Plan) -> Mapping[str, int]:
+    """Bytes of weights in each memory but the first."""
+    found: dict[str, int] = {}
+    for turn in plan.turns:
+        for name in turn:
+            if name in plan.weights:
+                run = call(graph, graph.producers[name], by_rows=plan.by_rows(turn))
+                assert run is not None
+                found[plan.weights[name]] = found.get(plan.weights[name], 0) + _weight_bytes(run)
+    return found
+
+
+def _weight_bytes(found: Call) -> int:
+    return _bytes(found.fields.get("weight", 0))
+
+
+def _table_bytes(found: Call) -> int:
+    return sum(_bytes(value) for value in found.fields.values())
+
+
+def _bytes(value: object) -> int:
+    """What a table takes in flash; scalars are in the struct of the call, which is small."""
+    match value:
+        case np.ndarray():
+            return int(value.nbytes)
+        case Weights():
+            return packed_bytes(value.codes.size, value.bits)
+        case Rescale():
+            return 8 * len(value.factor)
+        case Records():
+            return 4 * sum(_leaves(row) for row in value.rows)
+        case _:
+            return 0
+
+
+def _leaves(value: object) -> int:
+    return sum(_leaves(v) for v in value) if isinstance(value, tuple) else 1
