@@ -1,4 +1,4 @@
-"""Instructions of each part of the kernels, measured on emulated cores and written to `kernels/counts.json`.
+"""Instructions of each part of the kernels, measured on emulated cores and written to `kernels/counts.csv`.
 
 The units are compiled once for a core and a rounding rule, and which of their instructions run depends on geometry
 alone. So a count is linear in how often the parts run (`kernels/trace.py`). Random steps without meaning are run and
@@ -8,15 +8,13 @@ the equations solved in integers; further steps check them. Rerun after any chan
 """
 
 import argparse
-import json
-import sys
+import csv
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,6 +49,16 @@ POINTERS = {
 }
 
 
+KINDS = {
+    "conv_tile": "conv",
+    "depthwise_quad": "depthwise",
+    "dense_quad": "dense",
+    "add_table": "sum",
+    "pool_quad": "pool",
+    "softmax_table": "softmax",
+}
+
+
 class Model:
     """Random steps and the heights of their values."""
 
@@ -66,16 +74,25 @@ class Model:
     def number(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))
 
+    def size(self) -> int:
+        """Of a loop; half of them short, where loops differ most."""
+        return self.number(1, 9) if self.rng.random() < 0.5 else self.number(10, 40)
+
     def windows(self, most: int) -> dict[str, int]:
         """Geometry along a row."""
         while True:
             kernel, apart, step = self.number(1, most), self.number(1, 2), self.number(1, 3)
             left, right, in_w = self.number(0, kernel - 1), self.number(0, kernel - 1), self.number(1, 12)
             out_w = (in_w + left + right - (kernel - 1) * apart - 1) // step + 1
-            if out_w >= 1 and (out_w - 1) * step - left < in_w and (kernel - 1) * apart >= left:
-                return dict(
-                    in_w=in_w, out_w=out_w, kernel_w=kernel, stride_w=step, dilation_w=apart, pad_left=left
-                )
+            if out_w >= 1 and all(_sees(ox * step - left, kernel, apart, in_w) for ox in range(out_w)):
+                return {
+                    "in_w": in_w,
+                    "out_w": out_w,
+                    "kernel_w": kernel,
+                    "stride_w": step,
+                    "dilation_w": apart,
+                    "pad_left": left,
+                }
 
     def rows(self, most: int, height: int | None = None) -> tuple[Rows, int]:
         """Rows of windows and the height of the input."""
@@ -84,7 +101,7 @@ class Model:
             above, below = self.number(0, kernel - 1), self.number(0, kernel - 1)
             high = self.number(1, 9) if height is None else height
             count = (high + above + below - (kernel - 1) * apart - 1) // step + 1
-            if count >= 1 and (count - 1) * step - above < high and (kernel - 1) * apart >= above:
+            if count >= 1 and all(_sees(row * step - above, kernel, apart, high) for row in range(count)):
                 return Rows(count=count, taps=kernel, stride=step, dilation=apart, pad=above), high
 
     def add(self, unit: Kernel, kernel: str, fields: Mapping[str, int], rows: Rows, inputs: Sequence[int]) -> int:
@@ -107,42 +124,52 @@ class Model:
     def conv(self, source: int | None = None) -> int:
         rows, height = self.rows(4, None if source is None else self.heights[source])
         fields = self.windows(5)
-        in_c = self.number(1, 6) * (4 if self.rng.random() < 0.5 else 1) if self.rng.random() < 0.7 else self.number(1, 40)
+        in_c = self.number(1, 6) * (4 if self.rng.random() < 0.5 else 1) if self.rng.random() < 0.7 else self.size()
         if self.rng.random() < 0.3:
-            fields |= dict(kernel_w=1, pad_left=0, dilation_w=1)
+            fields |= {"kernel_w": 1, "pad_left": 0, "dilation_w": 1}
             fields["out_w"] = (fields["in_w"] - 1) // fields["stride_w"] + 1
             rows = replace(rows, taps=1, pad=0, count=(height - 1) // rows.stride + 1)
-        fields |= dict(zero_out=0, in_c=in_c, out_c=self.number(2, 9), kernel_h=rows.taps)
+        fields |= {"zero_out": 0, "in_c": in_c, "out_c": self.number(2, 9), "kernel_h": rows.taps}
         fields["blocks"] = -(-in_c * fields["kernel_w"] * rows.taps // 4)
         return self.add(ConvTile(), "conv_tile", fields, rows, [self.value(height) if source is None else source])
 
-    def depthwise(self, source: int | None = None) -> int:
+    def depthwise(self, source: int | None = None, *, keep: bool = False) -> int:
         rows, height = self.rows(4, None if source is None else self.heights[source])
-        fields = self.windows(5) | dict(zero_out=0, channels=self.number(4, 23), kernel_h=rows.taps)
-        return self.add(DepthwiseQuad(), "depthwise_quad", fields, rows, [self.value(height) if source is None else source])
+        if keep:  # the height
+            taps, apart = self.number(1, 3), self.number(1, 2)
+            rows = Rows(count=height, taps=taps, dilation=apart, pad=self.number(0, (taps - 1) * apart))
+        fields = self.windows(5) | {"zero_out": 0, "channels": self.number(4, 23), "kernel_h": rows.taps}
+        return self.add(
+            DepthwiseQuad(), "depthwise_quad", fields, rows, [self.value(height) if source is None else source]
+        )
 
     def dense(self) -> int:
-        fields = dict(blocks=self.number(1, 40), size_out=self.number(4, 23), zero_out=0, per_channel=self.number(0, 1))
+        fields = {
+            "blocks": self.size(),
+            "size_out": self.number(4, 23),
+            "zero_out": 0,
+            "per_channel": self.number(0, 1),
+        }
         return self.add(DenseQuad(), "dense_quad", fields, Rows(count=1), [self.value(1)])
 
     def sum(self, sources: Sequence[int] = ()) -> int:
         count = self.heights[sources[0]] if sources else self.number(1, 4)
-        fields = dict(count=self.number(1, 40), swap=self.number(0, 1), mult=0, offset=0, shift=0)
+        fields = {"count": self.size(), "swap": self.number(0, 1), "mult": 0, "offset": 0, "shift": 0}
         inputs = [*sources, *(self.value(count) for _ in range(2 - len(sources)))]
         return self.add(AddTable(), "add_table", fields, Rows(count=count), inputs)
 
     def pool(self, source: int | None = None) -> int:
         rows, height = self.rows(6, None if source is None else self.heights[source])
         whole = self.rng.random() < 0.3 and source is None
-        fields = self.windows(6) | dict(channels=self.number(4, 13), kernel_h=rows.taps, largest=self.number(0, 1))
+        fields = self.windows(6) | {"channels": self.number(4, 13), "kernel_h": rows.taps, "largest": self.number(0, 1)}
         if whole:
             rows = Rows(count=1)
             height = fields["kernel_h"]
-        fields |= dict(whole=int(whole))
+        fields |= {"whole": int(whole)}
         return self.add(PoolQuad(), "pool_quad", fields, rows, [self.value(height) if source is None else source])
 
     def softmax(self) -> int:
-        fields = dict(rows=self.number(1, 4), depth=self.number(1, 40), last=255)
+        fields = {"rows": self.number(1, 4), "depth": self.size(), "last": 255}
         return self.add(SoftmaxTable(), "softmax_table", fields, Rows(count=1), [self.value(1)])
 
     def group(self) -> None:
@@ -151,9 +178,11 @@ class Model:
         source = self.value(self.number(3, 20))
         for _ in range(self.number(2, 4)):
             draw = self.rng.random()
-            if draw < 0.25:
-                both = [source, self.steps[-1].inputs[0]] if len(self.steps) > first else [source]
-                source = self.sum(both if len({self.heights[n] for n in both}) == 1 else [source])
+            if draw < 0.4:
+                both = [source, self.depthwise(source, keep=True)]
+                if draw < 0.2:
+                    both[0] = self.depthwise(source, keep=True)
+                source = self.sum(both if self.rng.random() < 0.5 else both[::-1])
             else:
                 source = (self.conv, self.depthwise, self.pool)[self.number(0, 2)](source)
         steps = self.steps[first:]
@@ -169,12 +198,26 @@ class Model:
         return run_ends(chain, self.heights)
 
 
+def _sees(first: int, kernel: int, apart: int, size: int) -> bool:
+    """Whether a window sees more than padding."""
+    return any(0 <= first + tap * apart < size for tap in range(kernel))
+
+
 def random_model(rng: np.random.Generator, steps: int, *, groups: bool = True) -> Model:
     """About that many steps of all kernels."""
     model = Model(rng)
     if rng.random() < 0.5:
         model.group()
-    kinds = (model.conv, model.conv, model.depthwise, model.depthwise, model.dense, model.sum, model.pool, model.softmax)
+    kinds = (
+        model.conv,
+        model.conv,
+        model.depthwise,
+        model.depthwise,
+        model.dense,
+        model.sum,
+        model.pool,
+        model.softmax,
+    )
     while len(model.steps) < steps:
         kinds[int(rng.integers(len(kinds)))]()
         if rng.random() < 0.15:
@@ -182,15 +225,15 @@ def random_model(rng: np.random.Generator, steps: int, *, groups: bool = True) -
     return model
 
 
-def write(model: Model, rounding: Rounding, folder: Path) -> None:
-    """A firmware folder of the model, all its tables zero."""
+def write(model: Model, rounding: Rounding, folder: Path, *, rows: int = 0, taps: int = 0) -> None:
+    """A firmware folder of the model, all its tables zero; for at least so many `rows` and `taps`."""
     lines = [
         *('#include "model.h"', "#include <stddef.h>", '#include "kernels/group.h"'),
         *(f'#include "kernels/{kernel}.h"' for kernel in POINTERS),
-        f"static const int32_t zeros[{ZEROS}] = {{0}};",
-        f"static const int32_t powers[256] = {{{', '.join(['0x40000000'] * 256)}}};",
+        f"const int32_t zeros[{ZEROS}] = {{0}};",
+        f"const int32_t powers[256] = {{{', '.join(['0x40000000'] * 256)}}};",
     ]
-    rows = []
+    table = []
     for step in model.steps:
         fields = {**step.fields, **dict.fromkeys(POINTERS[step.kernel], "(const void *)zeros")}
         if "powers" in fields:
@@ -199,7 +242,7 @@ def write(model: Model, rounding: Rounding, folder: Path) -> None:
         lines.append(f"static const struct {step.kernel} {step.name} = {{{given}}};")
         lines.append(f"static const uint16_t {step.name}_inputs[] = {{{', '.join(map(str, step.inputs))}}};")
         one = step.rows
-        rows.append(
+        table.append(
             f"{{cl_{step.kernel}, &{step.name}, {step.name}_inputs, 0, {step.output}, {len(step.inputs)}, {one.count}, "
             f"{one.taps}, {one.stride}, {one.dilation}, {one.pad}, {step.group}}}"
         )
@@ -208,15 +251,15 @@ def write(model: Model, rounding: Rounding, folder: Path) -> None:
     made = ARENA - 2 * len(model.heights) - 16
     lines += [
         f"static const cl_value values[] = {{{values}}};",
-        f"static const cl_step steps[] = {{{', '.join(rows)}}};",
-        f"static const cl_model model = {{steps, values, {grouped}, {len(rows)}, {len(model.heights)}, {made}}};",
+        f"static const cl_step steps[] = {{{', '.join(table)}}};",
+        f"static const cl_model model = {{steps, values, {grouped}, {len(table)}, {len(model.heights)}, {made}}};",
         _CALLS,
     ]
     rules = {
         "CL_RULE_FLOAT": int(rounding is Rounding.FLOAT),
         "CL_DENSE_SINGLE": 0,
-        "CL_MOST_ROWS": most_rows(model.steps),
-        "CL_MOST_TAPS": most_taps(model.steps),
+        "CL_MOST_ROWS": max(rows, most_rows(model.steps)),
+        "CL_MOST_TAPS": max(taps, most_taps(model.steps)),
     }
     (folder / "kernels").mkdir(parents=True)
     (folder / "model.h").write_text(_HEADER)
@@ -293,43 +336,80 @@ def misses(
     found: dict[str, list[int]] = {}
     for tally, count, kind in zip(parts, taken, kinds, strict=True):
         found.setdefault(kind, []).append(abs(count - sum(costs.get(n, 10**9) * v for n, v in tally.items())))
-    return {
-        kind: f"{sum(map(bool, off))} of {len(off)}, by {max(off)}" for kind, off in found.items() if any(off)
-    }
+    return {kind: f"{sum(map(bool, off))} of {len(off)}, by {max(off)}" for kind, off in found.items() if any(off)}
 
 
-def measure(core: Core, rounding: Rounding, models: int, steps: int, seed: int) -> tuple[list[Any], list[int], list[str]]:
+def measure(
+    core: Core, rounding: Rounding, models: int, steps: int, seed: int
+) -> tuple[list[Mapping[str, int]], list[int], list[str]]:
+    """Equations of random models."""
     rng = np.random.default_rng(seed)
-    parts: list[Any] = []
+    parts: list[Mapping[str, int]] = []
     taken: list[int] = []
     kinds: list[str] = []
     for _ in range(models):
         model = random_model(rng, steps)
-        for total, more in zip((parts, taken, kinds), equations(model, ran(model, core, rounding)), strict=True):
-            total.extend(more)
+        tallies, counts, names = equations(model, ran(model, core, rounding))
+        parts += tallies
+        taken += counts
+        kinds += names
     return parts, taken, kinds
 
 
+def stacks(core: Core, rounding: Rounding) -> dict[str, int]:
+    """Bytes of stack: of each kernel with all that calls it, and what longer tables of rows and taps and groups add."""
+
+    def depth(kernel: str, *, rows: int = 4, taps: int = 4, group: bool = False) -> int:
+        model = Model(np.random.default_rng(0))
+        while not model.steps or max(model.steps[0].taps, model.steps[0].rows.taps) > 4:
+            model = Model(model.rng)
+            getattr(model, KINDS[kernel])()
+        if group:
+            model.steps.append(replace(model.steps[0], name="again"))
+            model.steps[0] = replace(model.steps[0], group=2)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "firmware"
+            write(model, rounding, folder, rows=rows, taps=taps)
+            return Image.link(folder, core).stack_bound().bytes
+
+    found = {f"stack {kernel}": depth(kernel) for kernel in KINDS}
+    plain, wide = found["stack add_table"], found["stack depthwise_quad"]
+    found["stack group"] = depth("add_table", group=True) - plain
+    for more in range(4):
+        found[f"stack rows {more}"] = depth("add_table", rows=4 + more) - plain
+        found[f"stack taps {more}"] = depth("depthwise_quad", taps=4 + more) - wide
+    assert depth("add_table", rows=48) - plain == depth("depthwise_quad", taps=48) - wide == 4 * 44
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--core", action="append", choices=[core.value for core in Core])
+    """Measures, checks and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="also where kernels are not predicted")
+    parser.add_argument("--core", action="append", choices=[core.value for core, _ in RUNS])
     parser.add_argument("--models", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
-    table: dict[str, Any] = {}
+    columns: dict[str, dict[str, int]] = {}
     for core, rounding in RUNS:
         if given.core and core.value not in given.core:
             continue
         start = time.time()
-        parts, taken, kinds = measure(core, rounding, given.models, given.steps, 0)
-        costs = solve(parts, taken)
-        fit = misses(costs, parts, taken, kinds)
-        held = misses(costs, *measure(core, rounding, 2, given.steps, 1))
-        print(f"{core.value} {rounding.value}: {len(taken)} steps, {sum(map(bool, costs.values()))} of {len(costs)} costs;"
-              f" misses {fit or 'none'}, of others {held or 'none'}; {time.time() - start:.0f} s", flush=True)
-        table.setdefault(core.value, {})[rounding.value] = costs
-    json.dump(table, open("/tmp/mine/predict/costs.json", "w"), indent=1)
+        costs = solve(*(found := measure(core, rounding, given.models, given.steps, 0))[:2])
+        missed = misses(costs, *found), misses(costs, *measure(core, rounding, 2, given.steps, 1))
+        print(
+            f"{core.value} {rounding.value}: {sum(map(bool, costs.values()))} costs from {len(found[1])} steps; "
+            f"missed of these {missed[0] or 'none'}, of others {missed[1] or 'none'}; {time.time() - start:.0f} s",
+            flush=True,
+        )
+        columns[f"{core.value} {rounding.value}"] = costs | stacks(core, rounding)
+    if given.write:
+        names = sorted({name for costs in columns.values() for name in costs})
+        with (Path(str(resources.files("crosslayer.kernels"))) / "counts.csv").open("w", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["part", *columns])
+            table.writerow(["compiler", *(zig().title for _ in columns)])
+            table.writerows([name, *(costs.get(name, "") for costs in columns.values())] for name in names)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ COMMANDS = (
     "inspect",
     "convert",
     "quantize",
+    "emit",
     "verify",
     "emulate",
     "report",
@@ -192,10 +193,37 @@ def test_a_differing_byte_is_status_3(study: Path, finished: Answer, monkeypatch
     assert only_object(answer)["differing_bytes"] == 2 * 10
 
 
+def test_emit_writes_a_project_and_says_what_it_takes(study: Path, finished: Answer, tmp_path: Path) -> None:
+    assert finished.status == 0
+    arguments = ("emit", study.parent / "out", "--out", tmp_path / "c", "--package", "zephyr", "--samples", "3")
+    quick = only_object(call(*arguments, "--no-verify", "--json"))
+    assert list(quick) == ["out", "package", "macs", "weights", "arena"]
+    assert (tmp_path / "c" / "src" / "model.h").is_file()
+    found = only_object(call(*arguments, "--json"))
+    judged = ["core", "flash", "ram", "stack_bound", "samples", "differing_bytes"]
+    assert list(found) == [*quick, *judged]
+    assert (found["core"], found["samples"], found["differing_bytes"]) == ("cortex-m7", 3, 0)
+    ran = {score["name"]: score["value"] for score in only_object(finished)["scores"]}
+    assert [found[name] for name in ("macs", "weights", "arena", "flash")] == [
+        ran[name] for name in ("macs", "weights", "arena", "flash")
+    ]
+    assert "stack_bound" in call(*arguments).out
+
+
+def test_emit_refuses_what_it_does_not_know_and_what_it_would_overwrite(study: Path, tmp_path: Path) -> None:
+    run = study.parent / "out"
+    answer = call("emit", run, "--out", tmp_path / "c", "--package", "deb")
+    assert (answer.status, answer.out) == (2, "")
+    assert "--package" in answer.err and "cmsis-pack" in answer.err
+    answer = call("emit", run, "--out", study.parent)
+    assert answer.status == 2 and "is there and is no plain firmware" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_emulate_prints_the_figures_of_a_core(study: Path, finished: Answer) -> None:
     arguments = ("emulate", study.parent / "out", "--core", "cortex-m7", "--samples", "2", "--data", "digits")
     found = only_object(call(*arguments, "--json"))
-    assert list(found) == ["core", "samples", "instructions", "flash", "ram", "stack", "differing_bytes"]
+    assert list(found) == ["core", "samples", "instructions", "flash", "ram", "stack", "stack_bound", "differing_bytes"]
     assert (found["core"], found["samples"], found["differing_bytes"]) == ("cortex-m7", 2, 0)
     ran = {score["name"]: score["value"] for score in only_object(finished)["scores"]}
     assert [found[name] for name in ("instructions", "flash", "ram", "stack")] == [

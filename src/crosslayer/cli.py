@@ -93,21 +93,31 @@ def inspect(
     classes: Annotated[int, typer.Option(min=1, help="Number of classes of a named network.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Say what a network or design costs on a target, from formulas, without running it."""
+    """Say what a network or design costs on a target, without building or running it."""
+    from dataclasses import replace
+
+    from crosslayer.core.design import Design
     from crosslayer.evaluate.size import inspection
     from crosslayer.hardware.catalogue import load_target
     from crosslayer.networks.zoo import network
+    from crosslayer.read.network import read_network
 
     device = load_target(target)
     path = Path(source)
-    graph = _open(path, target).graph if path.exists() else network(source, _shape(shape), classes, 0)
-    found = inspection(graph, device)
+    if path.is_dir():
+        design = replace(_open(path, target), target=device)
+    elif path.exists():
+        design = Design(graph=read_network(path), target=device)
+    else:
+        design = Design(graph=network(source, _shape(shape), classes, 0), target=device)
+    found = inspection(design)
     if as_json:
         _print_json(found)
         return
-    table = Table("node", "operation", "output", "parameters", "MACs", title=f"{source} on {device.title}")
+    columns = ("node", "operation", "output", "parameters", "MACs", "instructions")
+    table = Table(*columns, title=f"{source} on {device.title}")
     for node in found["nodes"]:
-        counts = (str(node[key]) for key in ("parameters", "macs"))
+        counts = ("" if node[key] is None else str(node[key]) for key in ("parameters", "macs", "instructions"))
         table.add_row(node["name"], node["operation"], "×".join(map(str, node["output"])), *counts)
     _output.print(table)
     _output.print("\n".join(f"{s['name']}: {s['value']:.6g} {s['unit']} ({s['origin']})" for s in found["scores"]))

@@ -13,6 +13,8 @@ class Origin(StrEnum):
     """On this computer, by running or counting the thing itself."""
     EMULATED = "emulated"
     """The firmware ran on an emulated core."""
+    PREDICTED = "predicted"
+    """Summed from what the parts of the kernels take on an emulated core: what the firmware shows there, exactly."""
     MODELLED = "modelled"
     """From a formula; the interval says how far to trust it."""
     PUBLISHED = "published"

@@ -15,13 +15,14 @@ void cl_add_table(const void *constants, const void *const *rows, void *y, void 
     (void)row;
 #if CL_MVE
     const int32x4_t mults = vdupq_n_s32(mult), offsets = vdupq_n_s32(offset), shifts = vdupq_n_s32(shift);
+    const int32x4_t low = vdupq_n_s32(INT8_MIN), high = vdupq_n_s32(INT8_MAX);
     for (; count > 0; count -= 4, a += 4, b += 4, code += 4) {
         const mve_pred16_t inside = vctp32q((uint32_t)count);
         const uint32x4_t places = vreinterpretq_u32_s32(vldrbq_z_s32(b, inside)); /* terms[places]: negative ones too */
         const int32x4_t term = vldrwq_gather_shifted_offset_z_s32(terms, places, inside);
         const int32x4_t sum = vaddq_s32(vshlq_n_s32(vldrbq_z_s32(a, inside), 20), term);
-        const int32x4_t high = vrmulhq_s32(sum, mults);
-        vstrbq_p_s32(code, cl_saturate_four(cl_shift_four(high, offsets, shifts)), inside);
+        const int32x4_t v = cl_shift_four(vrmulhq_s32(sum, mults), offsets, shifts);
+        vstrbq_p_s32(code, vminq_s32(vmaxq_s32(v, low), high), inside);
     }
 #elif CL_DSP
 #define CL_ADD \

@@ -20,8 +20,6 @@
 /* Before a loop that is too seldom to be worth unrolled code. */
 #if defined(__clang__)
 #define CL_ROLLED _Pragma("nounroll")
-#elif defined(__GNUC__) && __GNUC__ >= 8
-#define CL_ROLLED _Pragma("GCC unroll 1")
 #else
 #define CL_ROLLED
 #endif

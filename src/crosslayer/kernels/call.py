@@ -70,7 +70,7 @@ Fields = Mapping[str, "int | float | Array | Weights | Rescale | Records | Paddi
 class Call:
     """A kernel, the constants of its struct, and the rows in which it is called.
 
-    `unit`: set where the kernel is compiled once and has the type `cl_kernel`; else it is specialised where it is called.
+    `unit`: set where the kernel is compiled once and has the type `cl_kernel`; others are specialised where called.
     `forward`: in a call it reads the places of its inputs in order, and writes no place's result before that is read.
     `taps`: how many places it looks at for one result, if it keeps their addresses.
     """

@@ -1,6 +1,7 @@
 #include "conv_tile.h"
 
 #include "expand.h"
+#include "vectors.h"
 
 #include <stddef.h>
 
@@ -11,18 +12,42 @@ static inline const int8_t *place(const struct conv_tile *p, const int8_t *row, 
 }
 
 #if CL_MVE
-/* What the window at `left` sees, row by row, as a patch; returns where the next one goes. */
-static int8_t *gather(const struct conv_tile *p, const void *const *rows, int32_t left, int8_t *patch)
+static int32_t from_zero_to(int32_t v, int32_t most)
 {
-    const int32_t inside = p->dilation_w == 1 && left >= 0 && left + p->kernel_w <= p->in_w;
+    return v < 0 ? 0 : (v < most ? v : most);
+}
+
+/* One row of what `gather` does, where not all of it lies inside. */
+CL_APART static int8_t *gather_edge(const struct conv_tile *p, const int8_t *row, int32_t left, int32_t width,
+                                    int8_t *patch)
+{
+    const int32_t depth = p->in_c;
+    if (p->dilation_w != 1) {
+        for (int32_t kx = 0; kx < width; kx++) {
+            patch = cl_copy_codes(patch, place(p, row, left + kx * p->dilation_w), depth);
+        }
+        return patch;
+    }
+    const int32_t before = row == NULL ? width : from_zero_to(-left, width);
+    const int32_t behind = row == NULL ? 0 : from_zero_to(left + width - p->in_w, width);
+    patch = cl_repeat_code(patch, p->padding[0], before * depth);
+    if (before + behind < width) {
+        patch = cl_copy_codes(patch, row + (left + before) * depth, (width - before - behind) * depth);
+    }
+    return cl_repeat_code(patch, p->padding[0], behind * depth);
+}
+
+/* What a window at `left` and `width` wide sees, row by row, as a patch; returns where the next one goes. */
+static int8_t *gather(const struct conv_tile *p, const void *const *rows, int32_t left, int32_t width, int8_t *patch)
+{
+    const int32_t inside = p->dilation_w == 1 && left >= 0 && left + width <= p->in_w;
+    const int32_t start = left * p->in_c, count = width * p->in_c;
     for (int32_t ky = 0; ky < p->kernel_h; ky++) {
         const int8_t *row = rows[ky];
         if (inside && row != NULL) {
-            patch = cl_copy(patch, row + left * p->in_c, p->kernel_w * p->in_c);
-            continue;
-        }
-        for (int32_t kx = 0; kx < p->kernel_w; kx++) {
-            patch = cl_copy(patch, place(p, row, left + kx * p->dilation_w), p->in_c);
+            patch = cl_copy_codes(patch, row + start, count);
+        } else {
+            patch = gather_edge(p, row, left, width, patch);
         }
     }
     return patch;
@@ -32,6 +57,8 @@ void cl_conv_tile(const void *constants, const void *const *rows, void *y, void 
 {
     const struct conv_tile *p = constants;
     const int32_t count = p->kernel_h * p->kernel_w * p->in_c;
+    /* two neighbours are one window */
+    const int32_t together = p->kernel_h * p->kernel_w * p->stride_w * p->dilation_w == 1;
     const int32_t pairs = p->out_c / 2;
     const int8_t *last_weight = p->weight + pairs * p->blocks * 8;
     const cl_pair *last_record = p->records + pairs;
@@ -41,14 +68,17 @@ void cl_conv_tile(const void *constants, const void *const *rows, void *y, void 
     (void)row;
     for (int32_t ox = 0; ox < p->out_w; ox += 2, code += 2 * p->out_c, left += 2 * p->stride_w) {
         int8_t *end = code + p->out_c - 2;
-        int8_t *second = gather(p, rows, left, patch);
         if (ox + 1 < p->out_w) {
-            (void)gather(p, rows, left + p->stride_w, second);
-            cl_tile_two(patch, second, count, p->weight, p->records, pairs, code, p->out_c, p->zero_out);
+            int8_t *next = gather(p, rows, left, together ? 2 : p->kernel_w, patch);
+            if (!together) {
+                (void)gather(p, rows, left + p->stride_w, p->kernel_w, next);
+            }
+            cl_tile_two(patch, patch + count, count, p->weight, p->records, pairs, code, p->out_c, p->zero_out);
             if (p->out_c % 2 != 0) {
-                cl_tile_two(patch, second, count, last_weight, last_record, 1, end, p->out_c, p->zero_out);
+                cl_tile_two(patch, patch + count, count, last_weight, last_record, 1, end, p->out_c, p->zero_out);
             }
         } else {
+            (void)gather(p, rows, left, p->kernel_w, patch);
             cl_tile_one(patch, count, p->weight, p->records, pairs, code, p->zero_out);
             if (p->out_c % 2 != 0) {
                 cl_tile_one(patch, count, last_weight, last_record, 1, end, p->zero_out);

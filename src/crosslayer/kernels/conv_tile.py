@@ -63,7 +63,6 @@ class ConvTile(Kernel):
             _gather(fields, inside, left, left + step if two else left, tally)
             tile = "tile_two" if two else "tile_one"
             tally.add(f"conv_tile {tile} {odd}")
-            tally.add(f"{tile} calls", 1 + odd)
             tally.loop(f"{tile} blocks", fields["blocks"], pairs + odd)
 
 

@@ -7,7 +7,7 @@
 /* Codes of `pixels` neighbouring places, of each `quads` times four channels: from the `channel`-th code of each of
    `count` taps on, and x_step and y_step beyond what a place took for the next one. */
 #if CL_MVE
-/* Eight channels, `channel` the first, of one or two places, a constant of the call; weights and records of two quads. */
+/* Eight channels from `channel` on, of one or two places, a constant of the call. */
 static inline __attribute__((always_inline)) void run_eight(const int8_t *const *taps, const int16_t *weight,
                                                             const cl_quad *records, int32_t count, int32_t channel,
                                                             int8_t *code, int32_t zero_out, int32_t x_step,
@@ -36,12 +36,12 @@ static inline __attribute__((always_inline)) void run_eight(const int8_t *const 
     const uint32x4_t odd_factors = cl_places(records->requant + 1, factors);
     even = cl_requantize_four(even, even_factors, zero_out);
     odd = cl_requantize_four(odd, odd_factors, zero_out);
-    cl_store_eight(code, even, odd);
     if (two) {
         second_even = cl_requantize_four(second_even, even_factors, zero_out);
         second_odd = cl_requantize_four(second_odd, odd_factors, zero_out);
         cl_store_eight(code + y_step, second_even, second_odd);
     }
+    cl_store_eight(code, even, odd);
 }
 
 /* Four channels of one place. */

@@ -61,7 +61,7 @@ class DepthwiseQuad(Kernel):
             while left >= 0 and ox + run < out_w and left + run * step + reach < in_w:
                 run += 1
             ends = "none" if left < 0 else "output" if ox + run >= out_w else "input"
-            tally.add(f"depthwise_quad run {ends}")
+            tally.add(f"depthwise_quad run {ends} {run > 1}")
             tally.loop("depthwise_quad places", run - 1)
             for there in inside:
                 tally.add(f"depthwise_quad row {there}")

@@ -3,7 +3,7 @@
 #ifndef CL_EXPAND_H
 #define CL_EXPAND_H
 
-#include "vectors.h"
+#include "requant.h"
 
 /* Blocks of four codes each from two places in turn; returns where the next block goes. */
 static inline int16_t *cl_expand_two(const int8_t *first, const int8_t *second, int16_t *block, int32_t count)
@@ -38,14 +38,7 @@ static inline int16_t *cl_expand_two(const int8_t *first, const int8_t *second, 
 /* Copies `count` codes; returns where the next one goes. */
 static inline int8_t *cl_copy(int8_t *to, const int8_t *from, int32_t count)
 {
-#if CL_MVE
-    int8_t *const end = to + count;
-    for (; count > 0; count -= 16, to += 16, from += 16) {
-        const mve_pred16_t inside = vctp8q((uint32_t)count);
-        vstrbq_p_s8(to, vldrbq_z_s8(from, inside), inside);
-    }
-    return end;
-#elif CL_DSP
+#if CL_DSP
     int32_t i = 0;
     uint32_t four;
     if (count >= 4) {

@@ -1,5 +1,7 @@
 #include "pool_quad.h"
 
+#include "vectors.h"
+
 #include <stddef.h>
 
 /* total / count, halves away from zero: the same work for all values; of magnitudes of at most 128 count. */
@@ -22,6 +24,45 @@ static inline int32_t mean(int32_t total, int32_t count)
     return ((int32_t)result ^ sign) - sign;
 }
 
+#if CL_MVE
+/* One window, of which the places `from` to `to` of a row lie inside: four means from a channel on, or of sixteen
+   channels the largest codes. */
+static void summarize(const struct pool_quad *p, const void *const *rows, int32_t left, int32_t from, int32_t to,
+                      int32_t channel, int8_t *code)
+{
+    const int32_t step = p->dilation_w * p->channels;
+    const uint32_t channels = (uint32_t)(p->channels - channel);
+    int32x4_t sums = vdupq_n_s32(0);
+    int8x16_t peaks = vdupq_n_s8(INT8_MIN);
+    int32_t count = 0;
+    for (int32_t ky = 0; ky < p->kernel_h; ky++) {
+        const int8_t *x = p->whole ? (const int8_t *)rows[0] + ky * p->in_w * p->channels : rows[ky];
+        if (x == NULL) {
+            continue;
+        }
+        x += (left + from * p->dilation_w) * p->channels + channel;
+        count += to - from;
+        if (p->largest) {
+            for (int32_t kx = from; kx < to; kx++, x += step) {
+                peaks = vmaxq_s8(peaks, vldrbq_z_s8(x, vctp8q(channels)));
+            }
+        } else {
+            for (int32_t kx = from; kx < to; kx++, x += step) {
+                sums = vaddq_s32(sums, vldrbq_s32(x));
+            }
+        }
+    }
+    if (p->largest) {
+        vstrbq_p_s8(code, peaks, vctp8q(channels));
+        return;
+    }
+    int32_t sum[4];
+    vst1q_s32(sum, sums);
+    for (int32_t i = 0; i < 4; i++) {
+        code[i] = (int8_t)mean(sum[i], count);
+    }
+}
+#else
 #if CL_DSP
 /* Sums of codes 0 and 2, or 1 and 3, of which 255 fit. */
 static inline uint32_t plus_even(uint32_t sums, uint32_t codes)
@@ -98,6 +139,7 @@ static void summarize(const struct pool_quad *p, const void *const *rows, int32_
 #endif
     }
 }
+#endif
 
 void cl_pool_quad(const void *constants, const void *const *rows, void *y, void *scratch, int32_t row)
 {
@@ -116,8 +158,9 @@ void cl_pool_quad(const void *constants, const void *const *rows, void *y, void 
         while (left + (to - 1) * p->dilation_w >= p->in_w) {
             to--;
         }
-        for (int32_t channel = 0; channel < p->channels; channel += 4) {
-            const int32_t first = channel + 4 <= p->channels ? channel : p->channels - 4;
+        const int32_t together = CL_MVE && p->largest ? 16 : 4;
+        for (int32_t channel = 0; channel < p->channels; channel += together) {
+            const int32_t first = together > 4 || channel + 4 <= p->channels ? channel : p->channels - 4;
             summarize(p, rows, left, from, to, first, code + first);
         }
     }

@@ -14,6 +14,9 @@
 
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP
 #define CL_DSP 1
+#ifdef __GNUC__
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* naked functions find theirs in registers */
+#endif
 #else
 #define CL_DSP 0
 #endif
@@ -81,7 +84,7 @@ static inline int32_t cl_scaled(int32_t acc, float factor, int32_t zero_out)
 #if CL_MVE && defined(__ARM_FP)
     float v = (float)acc * factor;
     int32_t code;
-    __asm__("vcvtn.s32.f32 %0, %0\n\tvmov %1, %0\n\tqadd %1, %1, %2" : "+t"(v), "=r"(code) : "r"(zero_out));
+    __asm__("vcvtn.s32.f32 %0, %0\n\tvmov %1, %0\n\tqadd %1, %1, %2" : "+t"(v), "=&r"(code) : "r"(zero_out));
     return code;
 #else
     return cl_round_even((float)acc * factor) + zero_out;

@@ -29,7 +29,7 @@ def requants(rescale: Rescale, zero_out: int, largest: Array) -> tuple[tuple[int
     rows: list[tuple[int, ...]] = []
     for mult, shift, top in zip(*np.broadcast_arrays(rescale.mult, rescale.shift, largest), strict=True):
         right = -int(shift)
-        if (int(top) * int(mult) >> 31) + 1 < 1 << max(right - 1, 0):
+        if mult == 0 or (int(top) * int(mult) >> 31) + 1 < 1 << max(right - 1, 0):
             mult, right = 0, 1
         if not 1 <= right <= _LARGEST_SHIFT:
             return None

@@ -3,13 +3,13 @@
 #include "vectors.h"
 
 #if CL_MVE
-/* Products of one or two patches, a constant of the call. */
+/* One or two patches, a constant of the call, as is a `rest` of none: then nothing looks for one. */
 static inline __attribute__((always_inline)) void run_pairs(const int8_t *first, const int8_t *second, int32_t count,
                                                             const int8_t *weight, const cl_pair *records, int32_t pairs,
-                                                            int8_t *y, int32_t step, int32_t zero_out, int32_t two)
+                                                            int8_t *y, int32_t step, int32_t zero_out, int32_t two,
+                                                            uint32_t rest)
 {
     const int32_t whole = count / 16;
-    const uint32_t rest = (uint32_t)count % 16;
     const uint32x4_t every_other = {0, 8, 16, 24};
     const uint32_t next = sizeof(cl_requant);
     const uint32x4_t both = {0, 0, next, next};
@@ -57,13 +57,18 @@ static inline __attribute__((always_inline)) void run_pairs(const int8_t *first,
 void cl_tile_two(const int8_t *first, const int8_t *second, int32_t count, const int8_t *weight, const cl_pair *records,
                  int32_t pairs, int8_t *y, int32_t step, int32_t zero_out)
 {
-    run_pairs(first, second, count, weight, records, pairs, y, step, zero_out, 1);
+    const uint32_t rest = (uint32_t)count % 16;
+    if (rest == 0) {
+        run_pairs(first, second, count, weight, records, pairs, y, step, zero_out, 1, 0);
+    } else {
+        run_pairs(first, second, count, weight, records, pairs, y, step, zero_out, 1, rest);
+    }
 }
 
 void cl_tile_one(const int8_t *patch, int32_t count, const int8_t *weight, const cl_pair *records, int32_t pairs,
                  int8_t *y, int32_t zero_out)
 {
-    run_pairs(patch, patch, count, weight, records, pairs, y, 0, zero_out, 0);
+    run_pairs(patch, patch, count, weight, records, pairs, y, 0, zero_out, 0, (uint32_t)count % 16);
 }
 #elif CL_DSP && (!CL_RULE_FLOAT || defined(__ARM_FP))
 /* Armv7E-M, Armv8-M with DSP instructions. r0 and r2 are the sums of the first patch, r1 and r3 those of the second, for

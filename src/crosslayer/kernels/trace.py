@@ -14,7 +14,7 @@ from crosslayer.kernels.tally import Tally, where
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A row of the table of steps in `model.c`: positions among the values, and how many steps run together from it on."""
+    """A row of the table of steps in `model.c`; `inputs` and `output` are positions among the values."""
 
     name: str
     kernel: str
@@ -25,6 +25,7 @@ class Step:
     inputs: tuple[int, ...]
     output: int
     group: int
+    """How many steps run together from this one on."""
     taps: int = 1
 
 

@@ -7,13 +7,34 @@
 #if CL_MVE
 #include <arm_mve.h>
 
+/* Copies `count` codes; returns where the next one goes. */
+static inline int8_t *cl_copy_codes(int8_t *to, const int8_t *from, int32_t count)
+{
+    int8_t *const end = to + count;
+    for (; count > 0; count -= 16, to += 16, from += 16) {
+        const mve_pred16_t inside = vctp8q((uint32_t)count);
+        vstrbq_p_s8(to, vldrbq_z_s8(from, inside), inside);
+    }
+    return end;
+}
+
+/* The same code `count` times. */
+static inline int8_t *cl_repeat_code(int8_t *to, int8_t code, int32_t count)
+{
+    int8_t *const end = to + count;
+    for (; count > 0; count -= 16, to += 16) {
+        vstrbq_p_s8(to, vdupq_n_s8(code), vctp8q((uint32_t)count));
+    }
+    return end;
+}
+
 /* The address of each of four values, `at` bytes from `first` on. */
 static inline uint32x4_t cl_places(const void *first, uint32x4_t at)
 {
     return vaddq_n_u32(at, (uint32_t)(uintptr_t)first);
 }
 
-/* Eight values at or above an int8 code's range in magnitude, those of even places first: saturated, in order. */
+/* Eight values as codes, saturated; `even` are values 0, 2, 4 and 6. */
 static inline void cl_store_eight(int8_t *code, int32x4_t even, int32x4_t odd)
 {
     int16x8_t eight = vqmovnbq_s32(vdupq_n_s16(0), even);

@@ -13,6 +13,7 @@ SHARE = "1"
 ORIGINS: Mapping[Origin, str] = {
     Origin.MEASURED: "counted or run on the computer that wrote this page",
     Origin.EMULATED: "the firmware ran on an emulated core, instruction by instruction",
+    Origin.PREDICTED: "summed from parts measured on an emulated core: what the firmware shows there, without a build",
     Origin.MODELLED: "from a formula; the interval says how far to trust it",
     Origin.PUBLISHED: "taken from the source that the note names",
 }
