@@ -158,8 +158,10 @@ def test_inspect_prints_nodes_scores_and_what_fits(source: str, study: Path, fin
     assert set(found) == {"target", "nodes", "scores", "fits"}
     assert found["target"] == "stm32l4r5"
     assert found["nodes"][0]["name"] == "conv1"
-    assert all(set(node) == {"name", "operation", "output", "parameters", "macs"} for node in found["nodes"])
-    assert [score["name"] for score in found["scores"]] == ["parameters", "macs", "flash", "ram", "energy"]
+    columns = {"name", "operation", "output", "parameters", "macs", "instructions"}
+    assert all(set(node) == columns for node in found["nodes"])
+    names = [score["name"] for score in found["scores"] if score["name"] != "instructions"]
+    assert names == ["parameters", "macs", "flash", "ram", "latency", "energy"]
     assert found["fits"] == {"flash": True, "ram": True}
 
 

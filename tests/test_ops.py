@@ -145,7 +145,13 @@ def text_of(file: Traversable) -> str:
 
 def test_every_unit_is_some_nodes_kernel() -> None:
     units = {Path(file.name).stem for file in KERNELS.iterdir() if file.name.endswith(".c")}
-    assert units == {"run", "tile", *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(k).__name__).lower() for k in UNITS)}
+    assert units == {
+        "run",
+        "group",
+        "stream",
+        "tile",
+        *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(k).__name__).lower() for k in UNITS),
+    }
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if not has_integers(op)])

@@ -71,8 +71,12 @@ def plan_arena(
     given = tuple(node.name for node in graph.nodes)
     best = best_order(graph, order_states)
     order = given if best is None or peak_bytes(graph, best) >= peak_bytes(graph, given) else best
-    plans = [_placed(graph, order, found, offset_steps) for found in schedules(graph, order, budget, streamed=streamed)]
-    return min(plans, key=lambda plan: (max(plan.arena_bytes, budget), sum(map(len, plan.groups))))
+    hopeful, careful = schedules(graph, order, budget, streamed=streamed)
+    plan = _placed(graph, order, hopeful, offset_steps)
+    if peak_of(careful.spans(graph), careful.leads) < plan.arena_bytes > budget:
+        other = _placed(graph, order, careful, offset_steps)
+        plan = min(plan, other, key=lambda p: (max(p.arena_bytes, budget), sum(map(len, p.groups))))
+    return plan
 
 
 def _placed(graph: Graph, order: tuple[str, ...], found: Schedule, steps: int) -> Plan:

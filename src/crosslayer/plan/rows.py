@@ -16,6 +16,8 @@ from crosslayer.core.plan import Interval, intervals, peak_of, reciprocal, stora
 from crosslayer.kernels.call import Call, Rows
 from crosslayer.kernels.choose import call
 
+_MOST_TOGETHER = 12  # layers in a group: rings add up, so that longer ones have not paid in any network tried
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,8 @@ class _Turns:
 
     def ending(self, end: int) -> list[tuple[int, Turn]]:
         """Where a turn that ends there may begin, and the turn."""
-        first = end - 1
-        while first > 0 and self.together[end - 1] is not None and self.together[first - 1] is not None:
+        first, lowest = end - 1, max(0, end - _MOST_TOGETHER)
+        while first > lowest and self.together[end - 1] is not None and self.together[first - 1] is not None:
             first -= 1
         found = [(start, self._turn(start, end)) for start in range(first, end)]
         return [(start, turn) for start, turn in found if turn is not None]

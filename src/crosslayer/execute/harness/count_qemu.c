@@ -61,6 +61,7 @@ static void enter(unsigned core, void *user) {
         fprintf(report, "run %llu\n", (unsigned long long)executed);
         executed = 0;
         counting = 0;
+        step = step_count;
         return;
     }
     counting = 1;
