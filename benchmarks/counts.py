@@ -25,6 +25,7 @@ from crosslayer.execute.toolchain import zig
 from crosslayer.kernels.add_table import AddTable
 from crosslayer.kernels.call import Kernel, Rows
 from crosslayer.kernels.conv_tile import ConvTile
+from crosslayer.kernels.counts import LARGEST_TABLE
 from crosslayer.kernels.dense_quad import DenseQuad
 from crosslayer.kernels.depthwise_quad import DepthwiseQuad
 from crosslayer.kernels.pool_quad import PoolQuad
@@ -47,8 +48,7 @@ POINTERS = {
     "pool_quad": (),
     "softmax_table": ("powers",),
 }
-
-
+"""Their tables; all that else decides their work are numbers."""
 KINDS = {
     "conv_tile": "conv",
     "depthwise_quad": "depthwise",
@@ -293,11 +293,11 @@ int model_run(void *arena)
 """
 
 
-def ran(model: Model, core: Core, rounding: Rounding) -> Emulation:
-    """The model on an emulated core."""
+def ran(model: Model, core: Core, rounding: Rounding, tables: int) -> Emulation:
+    """The model on an emulated core; for at least so many rows and taps."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "firmware"
-        write(model, rounding, folder)
+        write(model, rounding, folder, rows=tables, taps=tables)
         return Image.link(folder, core).run(np.zeros((1, 1), np.int8))
 
 
@@ -340,7 +340,7 @@ def misses(
 
 
 def measure(
-    core: Core, rounding: Rounding, models: int, steps: int, seed: int
+    core: Core, rounding: Rounding, models: int, steps: int, seed: int, tables: int
 ) -> tuple[list[Mapping[str, int]], list[int], list[str]]:
     """Equations of random models."""
     rng = np.random.default_rng(seed)
@@ -349,7 +349,7 @@ def measure(
     kinds: list[str] = []
     for _ in range(models):
         model = random_model(rng, steps)
-        tallies, counts, names = equations(model, ran(model, core, rounding))
+        tallies, counts, names = equations(model, ran(model, core, rounding, tables))
         parts += tallies
         taken += counts
         kinds += names
@@ -378,7 +378,8 @@ def stacks(core: Core, rounding: Rounding) -> dict[str, int]:
     for more in range(4):
         found[f"stack rows {more}"] = depth("add_table", rows=4 + more) - plain
         found[f"stack taps {more}"] = depth("depthwise_quad", taps=4 + more) - wide
-    assert depth("add_table", rows=48) - plain == depth("depthwise_quad", taps=48) - wide == 4 * 44
+    for more in (depth("add_table", rows=LARGEST_TABLE) - plain, depth("depthwise_quad", taps=LARGEST_TABLE) - wide):
+        assert more == 4 * (LARGEST_TABLE - 4), "the stack does not grow by whole tables"
     return found
 
 
@@ -395,8 +396,8 @@ def main() -> None:
         if given.core and core.value not in given.core:
             continue
         start = time.time()
-        costs = solve(*(found := measure(core, rounding, given.models, given.steps, 0))[:2])
-        missed = misses(costs, *found), misses(costs, *measure(core, rounding, 2, given.steps, 1))
+        costs = solve(*(found := measure(core, rounding, given.models, given.steps, 0, 1))[:2])
+        missed = misses(costs, *found), misses(costs, *measure(core, rounding, 2, given.steps, 1, LARGEST_TABLE))
         print(
             f"{core.value} {rounding.value}: {sum(map(bool, costs.values()))} costs from {len(found[1])} steps; "
             f"missed of these {missed[0] or 'none'}, of others {missed[1] or 'none'}; {time.time() - start:.0f} s",

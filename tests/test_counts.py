@@ -8,16 +8,18 @@ import pytest
 
 from crosslayer.core.design import Design
 from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.graph.ops import Concat
+from crosslayer.core.graph.ops import Concat, MaxPool, Windows
 from crosslayer.core.plan import Plan
+from crosslayer.core.quant import Quant
 from crosslayer.core.target import Core
 from crosslayer.emit.firmware import emit
 from crosslayer.evaluate.size import inspection
 from crosslayer.execute.emulate import Image
 from crosslayer.execute.toolchain import zig
 from crosslayer.hardware.catalogue import load_target
-from crosslayer.kernels.counts import compilers, predict
+from crosslayer.kernels.counts import LARGEST_TABLE, compilers, predict
 from crosslayer.kernels.tally import Tally, instructions
 from crosslayer.plan.arena import plan_arena
 from crosslayer.read.network import read_network
@@ -110,6 +112,17 @@ def test_a_kernel_of_its_own_code_is_not_predicted() -> None:
     assert [found.by_step[name] for name in joined] == [None]
     assert found.instructions is None
     assert found.stack_bytes is None
+
+
+def test_windows_beyond_what_was_measured_are_not_predicted() -> None:
+    code = Quant(bits=8, scale=(0.1,))
+    known: dict[int, bool] = {}
+    for height in (LARGEST_TABLE, LARGEST_TABLE + 1):
+        b = Builder(Rounding.DOUBLE)
+        x = b.input("x", (height + 1, 1, 4), code)
+        graph = b.graph(b.add(MaxPool(windows=Windows(kernel=(height, 1))), x, quant=code))
+        known[height - LARGEST_TABLE] = predict(graph, plan_arena(graph), Core.CORTEX_M0) is not None
+    assert known == {0: True, 1: False}
 
 
 def test_what_has_no_measured_cost_is_not_predicted() -> None:

@@ -20,6 +20,9 @@ from crosslayer.core.target import Core
 from crosslayer.kernels.tally import instructions
 from crosslayer.kernels.trace import most_rows, most_taps, steps_of, trace
 
+LARGEST_TABLE = 96
+"""Rows or taps of a call with which the code is what was measured: frames beyond 508 bytes take Armv6-M more."""
+
 _TABLES = 4  # rows and taps that the shortest measured tables hold, and after how many more the stack repeats
 
 
@@ -46,7 +49,8 @@ class Prediction:
 
 
 def predict(graph: Graph, plan: Plan, core: Core) -> Prediction | None:
-    """What the firmware of an integer graph takes; None where a core has no costs for the rounding rule.
+    """What the firmware of an integer graph takes; None where a core has no costs for the rounding rule, or where the
+    input is streamed or windows are larger than `LARGEST_TABLE`.
 
     Floats in software take instructions that depend on data: no core without an FPU has costs for the rule `float`.
     """
@@ -56,6 +60,8 @@ def predict(graph: Graph, plan: Plan, core: Core) -> Prediction | None:
     if costs is None or plan.streamed:
         return None
     steps, heights = steps_of(graph, plan)
+    if max(most_rows(steps), most_taps(steps)) > LARGEST_TABLE:
+        return None
     before, *tallies = trace(steps, heights)
     outside = instructions(before, costs)
     if outside is None:

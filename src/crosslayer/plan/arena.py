@@ -14,6 +14,7 @@ from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.plan.rows import Schedule, schedules
 from crosslayer.plan.weights import placed_bytes, split_weights
 
+_NEAR = 1.005  # of the bound: what could still be gained is not worth the time
 _EXHAUSTED = 8  # values all of whose orders are tried
 
 
@@ -31,7 +32,7 @@ class PlanArena(Stage):
     """
 
     order_states: int = 20_000
-    offset_steps: int = 20_000
+    offset_steps: int = 8_000
     budget: int = 0
     streamed: bool = False
 
@@ -65,7 +66,7 @@ class PlanArena(Stage):
 
 
 def plan_arena(
-    graph: Graph, *, order_states: int = 20_000, offset_steps: int = 20_000, budget: int = 0, streamed: bool = False
+    graph: Graph, *, order_states: int = 20_000, offset_steps: int = 8_000, budget: int = 0, streamed: bool = False
 ) -> Plan:
     """The plan that `PlanArena` finds. Raises `GraphError` if the input is to be streamed and cannot be."""
     given = tuple(node.name for node in graph.nodes)
@@ -163,8 +164,8 @@ def place(spans: tuple[Interval, ...], bound: int, steps: int, leads: Leads = NO
     """Offsets without overlap in time and space, but for what `leads` allows, and the arena they need.
 
     Values are placed one after the other where they make the arena least larger. The best of some orders; if that
-    misses the bound, all orders of few values, or changes to the best order of many, until the bound or `steps`
-    placements.
+    misses the bound, all orders of few values, or changes to the best order of many, until half a percent above the
+    bound or `steps` placements.
     """
     if not spans:
         return {}, 0
@@ -240,7 +241,7 @@ class _Packing:
         random = np.random.default_rng(0)
         count = len(self.sizes)
         for _ in range(steps // count):
-            if self.height <= bound:
+            if self.height <= bound * _NEAR:
                 return
             order, sides = list(self.order), list(self.sides)
             for _ in range(int(random.integers(1, 4))):

@@ -16,7 +16,7 @@ from crosslayer.core.plan import Interval, intervals, peak_of, reciprocal, stora
 from crosslayer.kernels.call import Call, Rows
 from crosslayer.kernels.choose import call
 
-_MOST_TOGETHER = 12  # layers in a group: rings add up, so that longer ones have not paid in any network tried
+_MOST_TOGETHER = 10  # layers in a group: rings add up, so that longer ones have not paid in any network tried
 
 
 @final
