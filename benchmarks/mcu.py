@@ -53,7 +53,9 @@ def main() -> None:
     models = given.models.split(",")
     cores = [Core(name) for name in given.cores.split(",")]
     beside = baselines()
-    print("| network | core | rule | instructions | CMSIS-NN | times | flash, B | CMSIS-NN | RAM, B | CMSIS-NN | differing |")
+    print(
+        "| network | core | rule | instructions | CMSIS-NN | times | flash, B | CMSIS-NN | RAM, B | CMSIS-NN | differing |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for core in cores:
         for rule in Rounding if core is Core.CORTEX_M4 else [Rounding(name) for name in given.rules.split(",")]:
@@ -62,7 +64,9 @@ def main() -> None:
     for why in left_out().values():
         print(f"\nleft out: {why}")
     if Core.CORTEX_M4 in cores:
-        print("\nOn the Cortex-M4, the input line by line:\n\n| network | instructions | RAM, B | bound of the arena, B |")
+        print(
+            "\nOn the Cortex-M4, the input line by line:\n\n| network | instructions | RAM, B | bound of the arena, B |"
+        )
         print("|---|---|---|---|")
         for model in (m for m in models if m != "ad"):
             design, _ = opened(model, Rounding.DOUBLE)

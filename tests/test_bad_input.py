@@ -100,6 +100,18 @@ STUDIES: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
         '[[stage]]\nuse = "fine-tune"',
         ("stage 5 (fine-tune): cannot train integer weights; put this stage before quantization",),
     ),
+    "scales of norms that are not there": (
+        'use = "train"\nepochs = 1',
+        'use = "prune-channels"\nimportance = "batch-norm"',
+        ("stage 1 (prune-channels): has no batch normalization whose scales",),
+    ),
+    "energy that nobody knows as a cost": (
+        TINY.partition("[target]\n")[2],
+        TINY.partition("[target]\n")[2]
+        .replace("stm32f769", "stm32g0b1")
+        .replace('use = "train"\nepochs = 1', 'use = "prune-channels"\ncost = "drop / energy"'),
+        ("stage 1 (prune-channels): cost: no power figure of stm32g0b1 is known; write latency instead of energy",),
+    ),
     "no plan at the end": ('[[stage]]\nuse = "plan-arena"', "", ("the recipe does not lead to firmware; let it end",)),
     "no integers at the end": (
         'use = "quantize-affine"\nsamples = 32',
@@ -134,6 +146,7 @@ PARAMETERS = {
     "prune-channels": (
         *("step = 0", "step = 1", "step = 2", "epochs = -1", "drop = 1.5", "drop = -0.1", "keep = 0", "keep = 1.1"),
         *("samples = 0", "patience = 0", "batch = 0", "rate = -1", "drop = nan", 'cost = "money"'),
+        *("evidence = 0", 'importance = "luck"', 'cost = "macs"', 'cost = "drop ("', "cost = 3"),
     ),
     "quantize-affine": ("samples = 0", 'rounding = "up"'),
     "plan-arena": ("order_states = -1", "offset_steps = -1"),

@@ -16,7 +16,7 @@ from crosslayer.core.stage import Stage
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
-from crosslayer.prune.cost import Cost
+from crosslayer.prune.importance import Importance
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms
@@ -71,7 +71,9 @@ stages: st.SearchStrategy[Stage] = st.one_of(
         epochs=counts,
         drop=shares,
         keep=shares,
-        cost=st.sampled_from(Cost),
+        importance=st.sampled_from(Importance),
+        evidence=counts,
+        cost=st.sampled_from(["drop", "drop / (macs + 0.5 * ram)"]),
         samples=counts,
         patience=counts,
         batch=counts,

@@ -154,11 +154,13 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
     """Raises `GraphError` or `InputError` if the stages cannot follow one another to firmware, whatever is learned."""
     bench = Bench(data=replace(data, train=data.train.take(slice(0, 1))), seed=0, executor=execute)
     for position, stage in enumerate(recipe):
-        if design.graph.is_integer or not isinstance(stage, (Train, FineTune, PruneChannels)):
-            try:
+        try:
+            if isinstance(stage, PruneChannels):
+                stage.check(design)
+            elif design.graph.is_integer or not isinstance(stage, (Train, FineTune)):
                 design = (stage.start if isinstance(stage, QuantizeAware | MixedPrecision) else stage)(design, bench)
-            except GraphError as error:
-                raise GraphError(f"stage {position + 1} ({stage.name()}): {error}") from error
+        except (GraphError, InputError) as error:
+            raise type(error)(f"stage {position + 1} ({stage.name()}): {error}") from error
     if design.plan is None or not design.graph.is_integer:
         raise InputError("the recipe does not lead to firmware; let it end with quantize-affine and then plan-arena")
 

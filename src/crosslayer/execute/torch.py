@@ -1,9 +1,10 @@
-"""The bridge to PyTorch: a graph as a module and back, and training."""
+"""The bridge to PyTorch: a graph as a module and back, training, and gradients."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast, final
@@ -82,14 +83,17 @@ class GraphModule(Learner):
         """The current value of a constant of the graph."""
         return cast("Tensor", getattr(self, self._names[name]))
 
-    def forward(self, x: Tensor, upto: str | None = None) -> Tensor:
-        """The first output, or the value named `upto`."""
+    def forward(self, x: Tensor, upto: str | None = None, reads: dict[str, Tensor] | None = None) -> Tensor:
+        """The first output, or the value named `upto`. For each node that is a key of `reads`, what it reads first is
+        put there, apart from what others read of the same value."""
         wanted = upto or self.graph.outputs[0]
         values = {self.graph.inputs[0]: x}
         for node in self.graph.nodes:
             if wanted in values:
                 break
             operands = [values[n] if n in values else self.constant(n) for n in node.inputs]
+            if reads is not None and node.name in reads:
+                operands[0] = reads[node.name] = operands[0].view_as(operands[0])
             values[node.name] = repeated(self._evaluate(node, operands), len(x))
         return values[wanted]
 
@@ -266,7 +270,7 @@ def train(
     minimizes the squared error of its reconstruction. With `checkpoint`, each epoch is saved there and training goes on
     after the last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
     """
-    loss = _loss(module)
+    loss = _loss(module.graph, module)
     steps = max(1, len(data) // training.batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
     total = max(1, training.epochs * steps)
@@ -305,15 +309,46 @@ def _check_batch(graph: Graph, batch: int) -> None:
             raise GraphError(f"{node.name}: a batch has one value per channel; a normalization needs a larger batch")
 
 
-def _loss(module: Learner) -> Callable[[Tensor, Tensor], Tensor]:
-    graph = module.graph
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gradients:
+    """Slopes of the loss: by constant that of the batch's mean loss; by node what it reads first (batch, …) and, there,
+    the slope of each sample's own loss. Nodes that the loss does not need are left out."""
+
+    constants: Mapping[str, Array]
+    reads: Mapping[str, tuple[Array, Array]]
+
+
+def gradients(
+    graph: Graph, x: Array, labels: Array, *, constants: Collection[str] = (), reads: Collection[str] = ()
+) -> Gradients:
+    """The slopes of the loss that `train` minimizes, for a batch, with running statistics as they are.
+
+    `constants` names constants of the float graph; `reads` names nodes whose first operand is an activation.
+    """
+    module = to_torch(graph).eval()
+    found: dict[str, Tensor] = dict.fromkeys(reads, torch.empty(0))
+    inputs = torch.from_numpy(encode_input(graph, x)).requires_grad_()
+    loss = _loss(graph, partial(module, reads=found))(inputs, torch.from_numpy(labels))
+    weights = {name: module.constant(name) for name in constants}
+    needed = {name: value for name, value in found.items() if value.requires_grad}
+    wanted = [*weights.values(), *needed.values()]
+    slopes = iter(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True) if wanted else ())
+    return Gradients(
+        constants={name: next(slopes).numpy() for name in weights},
+        reads={name: (value.detach().numpy(), next(slopes).numpy() * len(x)) for name, value in needed.items()},
+    )
+
+
+def _loss(graph: Graph, forward: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean loss of a batch and its labels; `forward` is that of a `Learner` of the graph."""
     last = graph.producers[graph.outputs[0]]
     if isinstance(last.op, Softmax):
         logits = last.inputs[0]
-        return lambda x, y: F.cross_entropy(module(x, upto=logits), y)
+        return lambda x, y: F.cross_entropy(forward(x, upto=logits), y)
     if graph.types[last.name].size == graph.types[graph.inputs[0]].size:
-        return lambda x, y: F.mse_loss(module(x).flatten(1), x.flatten(1))
-    return lambda x, y: F.cross_entropy(module(x), y)
+        return lambda x, y: F.mse_loss(forward(x).flatten(1), x.flatten(1))
+    return lambda x, y: F.cross_entropy(forward(x), y)
 
 
 def _augmented(x: Tensor, training: Training, rng: np.random.Generator) -> Tensor:

@@ -11,11 +11,13 @@ import numpy as np
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design, Step, load_design, save_design
 from crosslayer.core.errors import DesignError, GraphError
-from crosslayer.core.graph.channels import Channel, Layer, layers, remove
+from crosslayer.core.graph.channels import Channel, Layer, layers, remove, together
 from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.ops import BatchNorm
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.prune.cost import Cost
-from crosslayer.prune.importance import magnitude
+from crosslayer.prune.importance import Importance
+from crosslayer.prune.savings import amounts, check_known
 
 
 @final
@@ -23,17 +25,22 @@ from crosslayer.prune.importance import magnitude
 class PruneChannels(Stage):
     """Removes filters and neurons, with everything coupled to them, while validation accuracy stays within `drop`.
 
-    1. The sensitivity of each layer: the `cost` of removing its least important share `step`, on `samples` validation
-       samples. 2. The least sensitive layer loses that share. 3. `epochs` of fine-tuning. 4. Validation accuracy is
-       compared with that of the start less `drop`. 5. If it holds, go on; else take the step back and leave that layer
-       alone. Ends after `patience` steps taken back, or when less than `keep` of the parameters would be left.
+    1. The sensitivity of each layer: the `cost` (an expression, see `Cost`), on `samples` validation samples, of
+       removing the share `step` of its channels that have the least `importance`. 2. The least sensitive layer loses
+       that share. 3. `epochs` of fine-tuning. 4. Validation accuracy is compared with that of the start less `drop`.
+    5. If it holds, go on; else take the step back and leave that layer alone. Ends after `patience` steps taken back,
+       or when less than `keep` of the parameters would be left.
+
+    Importance that depends on data is taken from `evidence` random training samples.
     """
 
     step: float = 0.1
     epochs: int = 1
     drop: float = 0.005
     keep: float = 0.1
-    cost: Cost = Cost.PARAMETERS
+    importance: Importance = Importance.L1
+    evidence: int = 512
+    cost: str = "drop / parameters"
     samples: int = 2000
     patience: int = 1
     batch: int = 128
@@ -45,16 +52,17 @@ class PruneChannels(Stage):
             (self.epochs >= 0, "epochs must be at least 0"),
             (0 <= self.drop <= 1, "drop must lie in 0…1"),
             (0 < self.keep <= 1, "keep must lie above 0 and at most at 1"),
+            (self.evidence >= 1, "evidence must be at least 1"),
             (self.samples >= 1, "samples must be at least 1"),
             (self.patience >= 1, "patience must be at least 1"),
             (self.batch >= 1, "batch must be at least 1"),
             (0 < self.rate < math.inf, "rate must be a finite number above 0"),
         )
+        Cost(self.cost)
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The smaller design; notes: the trajectory, one entry per step with `kept` false for those taken back."""
-        if design.graph.is_integer:
-            raise GraphError("cannot prune integer weights; put this stage before quantization")
+        self.check(design)
         floor = self.keep * design.graph.parameters
         graph, trajectory = self._resume(design, bench)
         if not trajectory:
@@ -63,7 +71,7 @@ class PruneChannels(Stage):
         limit = float(trajectory[0]["accuracy"]) - self.drop
         while sum(not entry["kept"] for entry in trajectory) < self.patience:
             banned = {entry["layer"] for entry in trajectory if not entry["kept"]}
-            choice = self._least_sensitive(graph, banned, floor, bench)
+            choice = self._least_sensitive(replace(design, graph=graph), banned, floor, bench)
             if choice is None:
                 break
             layer, doomed = choice
@@ -77,6 +85,15 @@ class PruneChannels(Stage):
                 save_design(replace(design, graph=graph, plan=None, trail=(state,)), bench.scratch / "pruned")
         return replace(design, graph=graph, plan=None), {"trajectory": trajectory, "limit": limit}
 
+    def check(self, design: Design) -> None:
+        """Raises `GraphError` or `InputError` if a design cannot be pruned so, whatever is learned before."""
+        if design.graph.is_integer:
+            raise GraphError("cannot prune integer weights; put this stage before quantization")
+        normed = any(isinstance(node.op, BatchNorm) for node in design.graph.nodes)
+        if self.importance is Importance.BATCH_NORM and not normed:
+            raise GraphError("has no batch normalization whose scales would say what matters; choose other importance")
+        check_known(design.target, Cost(self.cost).names)
+
     def _resume(self, design: Design, bench: Bench) -> tuple[Graph, list[dict[str, Any]]]:
         """The graph and trajectory that a killed run left, or those of the start."""
         saved = None if bench.scratch is None else bench.scratch / "pruned"
@@ -89,26 +106,42 @@ class PruneChannels(Stage):
         return found.graph, list(found.trail[0].notes["trajectory"])
 
     def _least_sensitive(
-        self, graph: Graph, banned: set[str], floor: float, bench: Bench
+        self, design: Design, banned: set[str], floor: float, bench: Bench
     ) -> tuple[Layer, Sequence[Channel]] | None:
-        """The layer whose least important channels cost least, and these channels; None if no layer may lose any."""
-        validation = bench.data.validation
-        seen = validation.take(slice(0, self.samples))
-        before = bench.accuracy(graph, seen)
-        ranked: list[tuple[float, int, Layer, Sequence[Channel]]] = []
-        candidates = [layer for layer in layers(graph) if layer.nodes[0] not in banned and len(layer.channels) > 1]
-        for i, layer in enumerate(bench.progress(candidates, "sensitivity", len(candidates))):
-            count = min(max(1, round(self.step * len(layer.channels))), len(layer.channels) - 1)
-            order = np.argsort(magnitude(graph, layer), kind="stable")[:count]
-            doomed = [layer.channels[i] for i in order]
+        """The layer whose least important channels cost least, and these channels; None if no layer may lose any.
+
+        Of equal costs the one that saves more parameters counts.
+        """
+        graph, cost = design.graph, Cost(self.cost)
+        seen = bench.data.validation.take(slice(0, self.samples))
+        accuracy, size = bench.accuracy(graph, seen), amounts(graph, design.target, cost.names)
+        candidates = self._candidates(graph, banned, bench)
+        ranked: list[tuple[float, int, int, Layer, Sequence[Channel]]] = []
+        for i, (layer, doomed) in enumerate(bench.progress(candidates, "sensitivity", len(candidates))):
             smaller = remove(graph, doomed)
             if smaller.parameters >= floor:
-                drop = before - bench.accuracy(smaller, seen)
-                ranked.append((self.cost(graph, smaller, drop), i, layer, doomed))
+                drop = accuracy - bench.accuracy(smaller, seen)
+                left = amounts(smaller, design.target, cost.names)
+                saved = {name: 1 - left[name] / size[name] for name in left}
+                ranked.append((cost(drop, saved), smaller.parameters, i, layer, doomed))
         if not ranked:
             return None
-        _, _, layer, doomed = min(ranked, key=lambda item: item[:2])
+        *_, layer, doomed = min(ranked, key=lambda item: item[:3])
         return layer, doomed
+
+    def _candidates(self, graph: Graph, banned: set[str], bench: Bench) -> list[tuple[Layer, Sequence[Channel]]]:
+        """The layers that may lose channels, and the least important share of each."""
+        found = [layer for layer in layers(graph) if layer.nodes[0] not in banned]
+        train = bench.data.train
+        evidence = train.take(bench.rng().permutation(len(train))[: self.evidence])
+        candidates: list[tuple[Layer, Sequence[Channel]]] = []
+        for layer, scores in zip(found, self.importance(graph, found, evidence), strict=True):
+            order = [int(i) for i in np.argsort(scores, kind="stable") if np.isfinite(scores[i])]
+            count = max(1, round(self.step * len(layer.channels)))
+            doomed = together(graph, [layer.channels[i] for i in order])[:count]
+            if doomed:
+                candidates.append((layer, doomed))
+        return candidates
 
     def _tune(self, graph: Graph, bench: Bench, turn: int) -> Graph:
         if self.epochs == 0:

@@ -61,6 +61,8 @@ def _shares(graph: Graph, found: Mapping[str, Bounds], channel: Channel) -> dict
         for reader in graph.users[name] if name not in graph.constants else ():
             if not isinstance(reader.op, (Conv2d, Dense)):
                 continue  # keeps channels apart: those of its result are in the set, or it would have frozen them
+            if isinstance(reader.op, Conv2d) and reader.op.groups > 1:
+                return None  # its filters read only some of them, or they are in the set with what it makes of them
             share = _share(graph, reader, reader.op, found.get(name), np.array(places))
             bias = reader.inputs[2]
             if share is None or (len(graph.users[bias]) > 1 and share.any()):

@@ -33,13 +33,13 @@ def simplify_integers(graph: Graph) -> Graph:
 
     What each pass leaves can be more for another, so all are run until none finds anything.
     """
+    settled: Graph | None = None
     while graph.is_integer:
-        smaller = without_unused(graph)
-        for rewrite in (fold_transposes, _with_pads_in_windows, _without_identities, remove_constant_channels):
-            smaller = rewrite(smaller)
-        if smaller == graph:
+        for rewrite in (without_unused, fold_transposes, _with_pads_in_windows, _without_identities):
+            graph = rewrite(graph)
+        if graph == settled:
             break
-        graph = verify(smaller)
+        graph = settled = verify(remove_constant_channels(graph))  # the dearest: not once more for nothing
     return graph
 
 
@@ -76,7 +76,7 @@ def _with_pads_in_windows(graph: Graph) -> Graph:
 
 def _without_identities(graph: Graph) -> Graph:
     """Operations that give back their operand's bytes, gone; an output keeps its name, and so its node."""
-    found = bounds(graph)
+    found = bounds(graph) if any(isinstance(node.op, Unary) for node in graph.nodes) else {}
     renamed: dict[str, str] = {}
     for node in graph.nodes:
         source = node.inputs[0]

@@ -28,7 +28,7 @@ class Channel:
 @final
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Nodes whose output channels are coupled, first the one that runs first, and the channels that may be removed."""
+    """Nodes that share output channels, first the one that runs first, and those channels that may be removed."""
 
     nodes: tuple[str, ...]
     channels: tuple[Channel, ...]
@@ -37,19 +37,25 @@ class Layer:
 def layers(graph: Graph) -> tuple[Layer, ...]:
     """All layers (convolutions and dense) with channels that may be removed, in the order of the graph.
 
-    Channels that reach an input or output of the graph, or an operation that freezes them, are not among them.
+    Nodes that share only some channels are one layer too, so that each channel is in one: those of a sum with a joined
+    value. Channels that reach an input or output of the graph, or an operation that freezes them, are not among them.
     """
     channels, owner = _components(graph)
-    found: dict[tuple[int, ...], list[str]] = {}
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    found: list[tuple[list[str], list[int]]] = []
     for node in graph.nodes:
-        if isinstance(node.op, (Conv2d, Dense)):
-            axis = (node.name, len(graph.types[node.name].shape) - 1)
-            indices = owner[axis]
-            removable = tuple(dict.fromkeys(int(i) for i in indices if int(i) in channels))
-            if removable:
-                found.setdefault(removable, []).append(node.name)
+        if not isinstance(node.op, (Conv2d, Dense)):
+            continue
+        made = [int(i) for i in owner[node.name, len(graph.types[node.name].shape) - 1] if int(i) in channels]
+        joined = [layer for layer in found if not set(made).isdisjoint(layer[1])]
+        if made:
+            names = [name for layer in joined for name in layer[0]]
+            indices = [index for layer in joined for index in layer[1]]
+            found = [layer for layer in found if layer not in joined]
+            found.append((sorted([*names, node.name], key=position.__getitem__), [*indices, *made]))
     return tuple(
-        Layer(nodes=tuple(names), channels=tuple(channels[i] for i in indices)) for indices, names in found.items()
+        Layer(nodes=tuple(names), channels=tuple(channels[i] for i in dict.fromkeys(indices)))
+        for names, indices in sorted(found, key=lambda layer: position[layer[0][0]])
     )
 
 
@@ -57,6 +63,21 @@ def removable(graph: Graph) -> tuple[Channel, ...]:
     """All sets of channels that may be removed, those that no layer makes too, in the order of their numbers."""
     channels, _ = _components(graph)
     return tuple(channels.values())
+
+
+def together(graph: Graph, wanted: Iterable[Channel]) -> tuple[Channel, ...]:
+    """Those that `remove` can take at once: in the given order each that leaves all axes a place."""
+    left: dict[Axis, int] = {}
+    chosen: list[Channel] = []
+    for channel in wanted:
+        after = {
+            (name, axis): left.get((name, axis), graph.types[name].shape[axis]) - len(places)
+            for (name, axis), places in channel.places.items()
+        }
+        if min(after.values()) > 0:
+            left |= after
+            chosen.append(channel)
+    return tuple(chosen)
 
 
 def remove(graph: Graph, doomed: Iterable[Channel]) -> Graph:
@@ -84,6 +105,9 @@ def remove(graph: Graph, doomed: Iterable[Channel]) -> Graph:
 def _resized(node: Node, types: Mapping[str, Any]) -> Node:
     if isinstance(node.op, Reshape):
         return replace(node, op=Reshape(shape=types[node.name].shape))
+    if isinstance(node.op, Conv2d):
+        x, weight = (types[name].shape for name in node.inputs[:2])
+        return replace(node, op=replace(node.op, groups=x[2] // weight[3]))
     return node
 
 
@@ -94,14 +118,7 @@ def _components(graph: Graph) -> tuple[dict[int, Channel], dict[Axis, Array]]:
     for axis in _axes(graph):
         starts[axis] = total
         total += graph.types[axis[0]].shape[axis[1]]
-    parent = np.arange(total)
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
+    ties: list[tuple[Array, Array]] = []
     frozen: set[int] = set()
     for name in (*graph.inputs, *graph.outputs):
         axis = (name, len(graph.types[name].shape) - 1)
@@ -110,13 +127,11 @@ def _components(graph: Graph) -> tuple[dict[int, Channel], dict[Axis, Array]]:
         shapes = [graph.types[n].shape for n in node.inputs]
         for tie in node.op.ties(shapes, graph.types[node.name].shape):
             left, right = (starts[_axis(graph, node, slot)] for slot in (tie.left, tie.right))
-            for i, j in zip(tie.left_index.tolist(), tie.right_index.tolist(), strict=True):
-                a, b = root(left + i), root(right + j)
-                parent[max(a, b)] = min(a, b)
+            ties.append((left + tie.left_index, right + tie.right_index))
         for slot in node.op.frozen():
             axis = _axis(graph, node, slot)
             frozen.update(range(starts[axis], starts[axis] + graph.types[axis[0]].shape[axis[1]]))
-    roots = np.array([root(i) for i in range(total)])
+    roots = _least_of_set(total, ties)
     stuck = {int(roots[i]) for i in frozen}
     owner = {axis: roots[s : s + graph.types[axis[0]].shape[axis[1]]] for axis, s in starts.items()}
     places: dict[int, dict[Axis, tuple[int, ...]]] = {}
@@ -125,6 +140,20 @@ def _components(graph: Graph) -> tuple[dict[int, Channel], dict[Axis, Array]]:
             if component not in stuck:
                 places.setdefault(component, {})[axis] = tuple(np.flatnonzero(indices == component).tolist())
     return {i: Channel(index=i, places=where) for i, where in places.items()}, owner
+
+
+def _least_of_set(total: int, ties: list[tuple[Array, Array]]) -> Array:
+    """For each of `total` places the least one that ties join it with, near or far."""
+    least = np.arange(total)
+    changed = True
+    while changed:
+        before = least.copy()
+        for left, right in (*ties, *reversed(ties)):
+            both = np.minimum(least[left], least[right])
+            np.minimum.at(least, left, both)
+            np.minimum.at(least, right, both)
+        changed = bool((least != before).any())
+    return least
 
 
 def _axes(graph: Graph) -> list[Axis]:

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from crosslayer.core.errors import GraphError
-from crosslayer.core.graph.operation import OUTPUT, Shape, Slot, Tie, tie
+from crosslayer.core.graph.operation import OUTPUT, Shape, Tie, tie
 from crosslayer.core.graph.ops.convolution import Convolution
 from crosslayer.core.quant import Array
 
@@ -57,12 +57,18 @@ class Conv2d(Convolution):
         return np.concatenate(parts, axis=-1)
 
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
-        """Filters with their outputs, kernels with their inputs."""
+        """Filters with their outputs, kernels with their inputs; groups stay equal.
+
+        Groups of few inputs, as in a depthwise layer, go whole, with all that they read and make. Of larger ones the
+        channels at one position of every group go together.
+        """
         yield tie((1, 0), (OUTPUT, -1), output[2])
         yield tie((2, 0), (OUTPUT, -1), output[2])
-        if self.groups == 1:
-            yield tie((0, -1), (1, 3), shapes[0][2])
-
-    def frozen(self) -> Iterable[Slot]:
-        """With groups, channels cannot go one at a time: the groups must stay equal."""
-        return () if self.groups == 1 else ((0, -1), (OUTPUT, -1))
+        inputs, outputs = shapes[1][3], output[2] // self.groups
+        read, made = np.arange(shapes[0][2]), np.arange(output[2])
+        if self.groups > 1 and self.groups >= inputs:
+            yield Tie((0, -1), (0, -1), read // inputs * inputs, read)
+            yield Tie((0, -1), (OUTPUT, -1), made // outputs * inputs, made)
+        else:
+            yield Tie((0, -1), (1, 3), read, read % inputs)
+            yield Tie((OUTPUT, -1), (OUTPUT, -1), made % outputs, made)

@@ -56,15 +56,14 @@ class Reshape(Op):
         return codes[0].reshape((codes[0].shape[0], *self.shape))
 
     def ties(self, shapes: Sequence[Shape], output: Shape) -> Iterable[Tie]:
-        """A channel of the input with all its places in the output, where the output's last axis holds whole pixels."""
-        channels, size = shapes[0][-1], math.prod(shapes[0])
-        if output[-1] % channels == 0 and size % output[-1] == 0:
-            places = np.arange(output[-1])
-            return [Tie((0, -1), (OUTPUT, -1), places % channels, places)]
-        every = np.zeros(channels, int), np.arange(channels)
-        first = Tie((0, -1), (0, -1), *every)
-        rest = Tie((0, -1), (OUTPUT, -1), np.zeros(output[-1], int), np.arange(output[-1]))
-        return [first, rest]
+        """Places that are a multiple of the greatest common divisor of both last axes apart, here and there.
+
+        The value at place t of the flat order is at t mod a and t mod b of last axes of a and b places. So a pixel of a
+        vector, or a vector cut into pixels, is a channel at many places; axes without a common divisor go as a whole.
+        """
+        before, after = np.arange(shapes[0][-1]), np.arange(output[-1])
+        period = math.gcd(len(before), len(after))
+        return [Tie((0, -1), (0, -1), before % period, before), Tie((0, -1), (OUTPUT, -1), after % period, after)]
 
 
 @final
