@@ -32,6 +32,7 @@ slow: $(READY) ## the long suites
 bench: $(READY) ## figures for speed and instruction counts, as tables on stdout
 	$(BIN)/python benchmarks/exact.py
 	$(BIN)/python benchmarks/instructions.py
+	$(BIN)/python benchmarks/mcu.py
 	$(BIN)/python benchmarks/mlperf_tiny.py --out docs
 
 pins: $(READY) ## write the installed versions to constraints.txt

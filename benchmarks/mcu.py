@@ -7,8 +7,8 @@ sample of random codes is counted; all are compared with the integer reference o
 
 What stands beside them (benchmarks/cmsis_nn.csv): CMSIS-NN 4ab83cc called directly, without an interpreter, compiled by
 arm-none-eabi-gcc 12.2.1 at -O2, counted by QEMU 7.2 on mps2-an386 (M4), mps2-an500 (M7) and mps3-an547 (M55), an empty
-program's flash taken off; measured once, not in this run. `single` is its option for rounding once, which is nearest to our
-rule `float`.
+program's flash taken off; measured once, not in this run. `single` is its option for rounding once, which is nearest to
+our rule `float`.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def main() -> None:
     cores = [Core(name) for name in given.cores.split(",")]
     beside = baselines()
     print(
-        "| network | core | rule | instructions | CMSIS-NN | times | flash, B | CMSIS-NN | RAM, B | CMSIS-NN | differing |"
+        "| network | core | rule | instructions | CMSIS-NN | times "
+        "| flash, B | CMSIS-NN | RAM, B | CMSIS-NN | differing, B |\n" + "|---" * 11 + "|"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for core in cores:
         for rule in Rounding if core is Core.CORTEX_M4 else [Rounding(name) for name in given.rules.split(",")]:
             for model in models:
@@ -72,7 +72,8 @@ def main() -> None:
             design, _ = opened(model, Rounding.DOUBLE)
             design = replace(design, plan=plan_arena(design.graph, streamed=True))
             ran, differing = ran_on(design, design.graph, Core.CORTEX_M4)
-            assert differing == 0 and design.plan is not None
+            assert differing == 0
+            assert design.plan is not None
             print(f"| {model} | {ran.instructions[0]:,} | {ram(ran):,} | {design.plan.bound_bytes:,} |", flush=True)
         layers(models)
 
