@@ -26,6 +26,7 @@ from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.plan.weights import CODE_BYTES, split_weights
 from crosslayer.quantize.affine import quantize
 from crosslayer.read.network import read_network
+from crosslayer.report.memory import memory_map
 from crosslayer.simplify.activations import fuse_activations
 from crosslayer.simplify.integers import simplify_integers
 from crosslayer.simplify.norms import fold_norms
@@ -146,3 +147,15 @@ def test_weights_that_fit_nowhere_are_refused() -> None:
     graph = integers("lenet5")
     with pytest.raises(FitError, match="fit into no flash memory"):
         split_weights(graph, plan_arena(graph), small(CODE_BYTES + 9_000, 1_000))
+
+
+def test_the_memory_map_has_a_column_for_each_turn() -> None:
+    """And what lies over another value is drawn where the plan places it."""
+    graph = integers("resnet8")
+    plan = plan_arena(graph)
+    assert plan.groups
+    assert plan.leads
+    drawn = memory_map(graph, plan)
+    assert len(drawn.steps) == 1 + len(plan.turns) < 1 + len(plan.order)
+    assert {box.value.name: box.offset for box in drawn.boxes} == dict(plan.offsets)
+    assert max(box.value.dies for box in drawn.boxes) == len(plan.turns)

@@ -151,7 +151,7 @@ def check_fit(needs: Mapping[MemoryKind, int], target: Target, what: str) -> Non
 
 
 def _bound(bound: int, *, exact: bool) -> str:
-    return f"lower bound {bound}; {'the least possible' if exact else 'not known to be the least possible'}"
+    return f"lower bound {bound}; {'reached' if exact else 'not reached'}"
 
 
 def _cycles_note(target: Target) -> str:

@@ -85,9 +85,9 @@ def usages(sheet: Sheet) -> tuple[Usage, ...]:
 
 
 def memory_map(graph: Graph, plan: Plan) -> MemoryMap:
-    """The drawing of a plan: steps from left to right, byte offsets from the bottom up."""
+    """The drawing of a plan: turns from left to right, byte offsets from the bottom up."""
     spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
-    names = ("input", *plan.order)
+    names = ("input", *(turn[0] if len(turn) == 1 else f"{turn[0]}…{turn[-1]}" for turn in plan.turns))
     column = min(88.0, max(26.0, 760.0 / len(names)))
     reach = [len(_short(n)) * LETTER * math.cos(_SLOPE) - (i + 0.5) * column for i, n in enumerate(names)]
     left = max(_LEFT, *(r + 8 for r in reach))
