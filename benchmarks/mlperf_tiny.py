@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crosslayer.hardware.calibration import Prediction, Summary, leave_one_part_out, load_points, summarize
+from crosslayer.hardware.calibration import (
+    Prediction,
+    Summary,
+    leave_one_board_out,
+    leave_one_part_out,
+    load_points,
+    summarize,
+)
 
 LATENCY_LIMIT, ENERGY_LIMIT = 0.15, 0.20
 COLOURS = {
@@ -23,7 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for calibration.svg")
     folder: Path = parser.parse_args().out
-    predictions = leave_one_part_out(load_points())
+    points = load_points()
+    predictions = leave_one_part_out(points)
+    print(by_board(leave_one_board_out(points)))
+    print()
     print(table(predictions))
     print()
     print(cycle_energy(predictions))
@@ -31,6 +41,18 @@ def main() -> None:
     print(gaps(predictions))
     folder.mkdir(parents=True, exist_ok=True)
     draw(predictions, folder / "calibration.svg")
+
+
+def by_board(predictions: Sequence[Prediction]) -> str:
+    """One sentence: the errors where only a board is left out, and its part may be known from another one."""
+    latency = summarize((p.latency_error for p in predictions), LATENCY_LIMIT)
+    energy = summarize((p.energy_error for p in predictions if p.point.energy_uj is not None), ENERGY_LIMIT)
+    said = [
+        f"{name} mean {100 * found.mean:.1f} %, median {100 * found.median:.1f} % "
+        f"({found.predicted} of {found.points} points)"
+        for name, found in (("latency", latency), ("energy", energy))
+    ]
+    return f"Each board left out, its chip known where another board has it: {said[0]}; {said[1]}."
 
 
 def table(predictions: Sequence[Prediction]) -> str:

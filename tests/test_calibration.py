@@ -13,6 +13,7 @@ from crosslayer.hardware.calibration import (
     Point,
     Prediction,
     fit,
+    leave_one_board_out,
     leave_one_part_out,
     load_points,
     summarize,
@@ -125,7 +126,7 @@ def test_what_is_not_predicted_has_a_reason_and_what_is_predicted_has_none(predi
 def test_parts_that_share_no_stack_say_nothing_of_each_other() -> None:
     lone = replace(planted("a", "stack one", "kws"), stack="another", part="e", core="cortex-m33")
     found = fit([*SYNTHETIC, lone])
-    linked, unlinked = replace(lone, stack="stack one"), replace(lone, core="cortex-m7")
+    linked, unlinked = replace(lone, stack="stack one"), replace(lone, part="f", core="cortex-m7")
     assert found.gap(lone) == ""
     assert found.gap(linked) == "nothing links the parts that ran stack one to those with a cortex-m33"
     assert found.gap(unlinked) == "nothing links the parts that ran another to those with a cortex-m7"
@@ -157,6 +158,7 @@ def test_the_document_states_the_computed_figures(benchmark: ModuleType, predict
     text = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
     for part in (benchmark.table, benchmark.cycle_energy, benchmark.gaps):
         assert part(predictions) in text
+    assert benchmark.by_board(leave_one_board_out(POINTS)) in prose_of(text)
     latency = summarize((p.latency_error for p in predictions), 0.15)
     energy = summarize((p.energy_error for p in predictions if p.point.energy_uj is not None), 0.20)
     prose = " ".join(text.split())
@@ -165,6 +167,29 @@ def test_the_document_states_the_computed_figures(benchmark: ModuleType, predict
         assert f"{name} {100 * found.mean:.1f} % {share}" in prose
     assert f"{latency.predicted - latency.within} of the {latency.predicted} latencies" in prose
     assert f"{energy.predicted - energy.within} of the {energy.predicted} energies" in prose
+
+
+def prose_of(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("board", ["NUCLEO-L4R5ZI", "NUCLEO-U575ZI-Q"])
+def test_a_board_that_is_left_out_tells_nothing_of_itself(board: str) -> None:
+    """Its chip may: that of another board is what its cycles are predicted from."""
+    absurd = [
+        replace(p, latency_ms=1e4 * p.latency_ms, energy_uj=p.energy_uj and 7.0) if p.board == board else p
+        for p in POINTS
+    ]
+    pairs = zip(leave_one_board_out(POINTS), leave_one_board_out(absurd), strict=True)
+    kept = [(honest, spoiled) for honest, spoiled in pairs if honest.point.board == board]
+    assert kept
+    for honest, spoiled in kept:
+        assert spoiled.latency_ms == honest.latency_ms
+        assert spoiled.energy_uj == honest.energy_uj
+    assert any(
+        b.latency_ms != p.latency_ms
+        for b, p in zip(leave_one_board_out(POINTS), leave_one_part_out(POINTS), strict=True)
+    )
 
 
 def test_the_plot_has_every_point(benchmark: ModuleType, predictions: tuple[Prediction, ...], tmp_path: Path) -> None:

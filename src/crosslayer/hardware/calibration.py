@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from statistics import fmean, median
+from statistics import fmean, geometric_mean, median
 from types import MappingProxyType
 from typing import final
 
@@ -113,6 +113,8 @@ class Calibration:
     component: Mapping[str | tuple[str, str], int]
     power_ratio: float | None
     """log of energy per cycle over catalogue run power; None where no point has both."""
+    power_of: Mapping[tuple[str, str], float]
+    """Energy of a cycle of parts that were measured, in joules, by part and supply."""
 
     def cycles(self, point: Point) -> float | None:
         """Cycles of one inference on a part with the core of `point`; None if `gap` says why."""
@@ -134,7 +136,9 @@ class Calibration:
         return ""
 
     def joules_per_cycle(self, point: Point) -> float | None:
-        """Energy of a cycle; None if `power_gap` says why."""
+        """Energy of a cycle, the measured one of the part if there is any; None if `power_gap` says why."""
+        if (point.part, point.supply) in self.power_of:
+            return self.power_of[point.part, point.supply]
         if self.power_gap(point) or self.power_ratio is None:
             return None
         return RUN_POWER[point.part, point.supply][0] * math.exp(self.power_ratio)
@@ -143,12 +147,17 @@ class Calibration:
         """Why the energy of a cycle cannot be known; empty if it can."""
         if point.supply == "not stated":
             return "the supply is not stated"
+        if (point.part, point.supply) in self.power_of:
+            return ""
         if (point.part, point.supply) not in RUN_POWER:
             return f"no catalogue run power of {point.part} at {point.supply} was found"
         return "" if self.power_ratio is not None else "no other part has a catalogue run power and a measured energy"
 
     def _like(self, point: Point) -> list[str]:
+        """The parts whose effect stands for that of a point's: itself if it was measured, or those with its core."""
         home = self.component[_work(point)[0]]
+        if self.component.get(point.part) == home:
+            return [point.part]
         return [part for part, core in self.core_of.items() if core == point.core and self.component[part] == home]
 
 
@@ -211,6 +220,7 @@ def fit(points: Sequence[Point]) -> Calibration:
         work={key: effects[columns[key]] for key in keys},
         component=_components(points),
         power_ratio=_power_ratio(points),
+        power_of=_power_of(points),
     )
 
 
@@ -218,6 +228,12 @@ def leave_one_part_out(points: Sequence[Point]) -> tuple[Prediction, ...]:
     """Every point, predicted by a fit that saw nothing of its part."""
     fits = {part: fit([p for p in points if p.part != part]) for part in {point.part for point in points}}
     return tuple(_predict(fits[point.part], point) for point in points)
+
+
+def leave_one_board_out(points: Sequence[Point]) -> tuple[Prediction, ...]:
+    """Every point, predicted by a fit that saw nothing of its board, but may have seen its part on another."""
+    fits = {board: fit([p for p in points if p.board != board]) for board in {point.board for point in points}}
+    return tuple(_predict(fits[point.board], point) for point in points)
 
 
 def summarize(errors: Iterable[float | None], limit: float) -> Summary:
@@ -273,6 +289,15 @@ def _power_ratio(points: Sequence[Point]) -> float | None:
         if run is not None and spent is not None:
             ratios.setdefault(point.part, []).append(math.log(spent / run[0]))
     return fmean(fmean(part) for part in ratios.values()) if ratios else None
+
+
+def _power_of(points: Sequence[Point]) -> dict[tuple[str, str], float]:
+    """The geometric mean of the measured energies of a cycle, by part and supply."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for point in points:
+        if point.joules_per_cycle is not None and point.supply != "not stated":
+            found.setdefault((point.part, point.supply), []).append(point.joules_per_cycle)
+    return {key: geometric_mean(values) for key, values in found.items()}
 
 
 def _error(predicted: float | None, measured: float | None) -> float | None:
