@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crosslayer.core.design import Design
-from crosslayer.core.errors import FitError, GraphError, ToolError
+from crosslayer.core.errors import GraphError, ToolError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
@@ -143,10 +143,16 @@ def test_weights_that_do_not_fit_lie_in_the_next_memory(tmp_path: Path) -> None:
     assert Image.link(folder, Core.CORTEX_M4).run(x).outputs.tobytes() == reference.run(graph, x).tobytes()
 
 
-def test_weights_that_fit_nowhere_are_refused() -> None:
+def test_a_network_that_fits_nowhere_can_still_be_emulated(tmp_path: Path) -> None:
+    """Bare files are emulated on a core, whatever the memories of a device."""
     graph = integers("lenet5")
-    with pytest.raises(FitError, match="fit into no flash memory"):
-        split_weights(graph, plan_arena(graph), small(CODE_BYTES + 9_000, 1_000))
+    plan = plan_arena(graph)
+    assert split_weights(graph, plan, small(CODE_BYTES, 1_000)).keys() <= set(plan.order)
+    target = small(CODE_BYTES, 1_000)
+    plan = replace(plan, weights=split_weights(graph, plan, target))
+    x = codes(graph, 1)
+    ran = Image.link(written(graph, plan, tmp_path / "firmware", target), Core.CORTEX_M4).run(x)
+    assert ran.outputs.tobytes() == reference.run(graph, x).tobytes()
 
 
 def test_the_memory_map_has_a_column_for_each_turn() -> None:

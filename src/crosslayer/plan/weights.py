@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from crosslayer.core.errors import FitError
 from crosslayer.core.fixed import Rescale
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Weights
@@ -23,7 +22,7 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
 
     Memories are filled in the order in which the target lists them. Those weights go to a later one that take part in
     the fewest multiply-accumulates for each byte: a dense layer reads a weight once, a convolution at every place.
-    Raises `FitError` if they do not fit into all together.
+    What fits into none stays in the first: whether a design fits a target is asked elsewhere.
     """
     memories = [memory for memory in target.memories if memory.kind is MemoryKind.FLASH]
     calls = {
@@ -39,16 +38,10 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
     free = {memory.name: memory.bytes for memory in memories}
     free[memories[0].name] -= CODE_BYTES + others
     for name in busiest:
-        fitting = [memory.name for memory in memories if free[memory.name] >= sizes[name]]
-        if sizes[name] and not fitting:
-            raise FitError(
-                f"{name}: its {sizes[name]} B of weights fit into no flash memory of {target.name} beside the others; "
-                "choose a smaller network or a larger target"
-            )
-        if sizes[name]:
-            free[fitting[0]] -= sizes[name]
-            if fitting[0] != memories[0].name:
-                places[name] = fitting[0]
+        place = next((m.name for m in memories if free[m.name] >= sizes[name]), memories[0].name)
+        free[place] -= sizes[name]
+        if sizes[name] and place != memories[0].name:
+            places[name] = place
     return places
 
 
