@@ -30,7 +30,8 @@ from crosslayer.kernels.dense_quad import DenseQuad
 from crosslayer.kernels.depthwise_quad import DepthwiseQuad
 from crosslayer.kernels.pool_quad import PoolQuad
 from crosslayer.kernels.softmax_table import SoftmaxTable
-from crosslayer.kernels.trace import Step, most_rows, most_taps, run_ends, trace
+from crosslayer.kernels.steps import Step, most_rows, most_taps
+from crosslayer.kernels.trace import run_ends, trace
 
 RUNS = [
     (core, rounding)

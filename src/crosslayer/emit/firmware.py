@@ -1,7 +1,7 @@
 """Writing the firmware folder of a planned integer design."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -15,36 +15,29 @@ from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.files import folder_atomic
 from crosslayer.core.fixed import Rescale, Rounding
-from crosslayer.core.graph.graph import Graph, Node
+from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import TensorType, Weights
 from crosslayer.core.plan import MADE, SCRATCH, Plan, reciprocal, storage
 from crosslayer.core.quant import Array
 from crosslayer.emit.literals import array, identifier, number
 from crosslayer.execute import reference
-from crosslayer.kernels.call import Call, Padding, Records, Rows
-from crosslayer.kernels.choose import call
+from crosslayer.kernels.call import Padding, Records
+from crosslayer.kernels.steps import Step, most_rows, most_taps, steps_of
 
 _TEMPLATES = ("model.h", "model.c", "selftest.c", "Makefile", "CMakeLists.txt")
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One node as C text: the tables and the struct of its constants, and its row of the table of steps."""
+class StepText:
+    """One step as C text: the tables and the struct of its constants, and how a specialised kernel is called."""
 
+    step: Step
     label: str
-    kernel: str
-    unit: bool
-    """Its kernel is a unit of its own; else one that is specialised in `model.c`, with these `arguments`."""
-    arguments: str
     tables: tuple[str, ...]
     fields: Mapping[str, str]
-    inputs: tuple[int, ...]
-    output: int
-    rows: Rows
+    arguments: str
     scratch: int
-    group: int
-    taps: int
 
 
 def emit(design: Design, folder: Path, samples: Array) -> None:
@@ -64,8 +57,7 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
         )
     if len(samples) == 0:
         raise GraphError("the self-test needs at least one sample; give one")
-    steps = _steps(graph, plan)
-    content = _context(design, plan, steps)
+    content = _context(design, plan)
     inputs = reference.encode_input(graph, samples)
     kernels = resources.files("crosslayer.kernels")
     with folder_atomic(folder) as scratch:
@@ -98,38 +90,16 @@ def call_label(position: int, name: str) -> str:
     return f"n{position}_{identifier(name)}"
 
 
-def _steps(graph: Graph, plan: Plan) -> list[Step]:
-    """The steps in the order in which they run."""
-    places = {name: i for i, name in enumerate((*graph.inputs, *plan.order))}
-    steps: list[Step] = []
-    for turn in plan.turns:
-        for i, name in enumerate(turn):
-            node = graph.producers[name]
-            found = call(graph, node, by_rows=plan.by_rows(turn))
-            if found is not None:
-                offset = plan.offsets.get(f"{turn[0]}{SCRATCH}", 0)
-                inputs = tuple(places[n] for n in graph.activations(node))
-                label = call_label(places[name] - len(graph.inputs), name)
-                group = len(turn) if i == 0 else 1
-                steps.append(_step(label, node, found, inputs, places[name], offset, group, plan.weights.get(name, "")))
-    return steps
-
-
-def _step(
-    label: str,
-    node: Node,
-    found: Call,
-    inputs: tuple[int, ...],
-    output: int,
-    scratch: int,
-    group: int,
-    memory: str,
-) -> Step:
+def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
+    node = graph.producers[step.name]
+    label = call_label(plan.order.index(step.name), step.name)
+    memory = plan.weights.get(step.name, "")
+    first = next(turn[0] for turn in plan.turns if step.name in turn)
     tables: list[str] = []
     fields: dict[str, str] = {}
-    for name, value in found.fields.items():
+    for name, value in step.fields.items():
         if isinstance(value, (np.ndarray, Weights, Rescale, Records)):
-            words = found.unit is not None and isinstance(value, np.ndarray) and value.itemsize < 4
+            words = step.unit is not None and isinstance(value, np.ndarray) and value.itemsize < 4
             place = f" {_macro(memory)}" if memory and name == "weight" else ""
             tables.append(("CL_WORDS " if words else "") + array(f"{label}_{name}", value, place))
             fields[name] = f"{label}_{name}"
@@ -137,20 +107,14 @@ def _step(
             fields[name] = _padding(value.code)
         else:
             fields[name] = number(value)
-    given = "x" if node.op.variadic else ", ".join(f"x[{i}]" for i in range(len(inputs)))
-    return Step(
+    given = "x" if node.op.variadic else ", ".join(f"x[{i}]" for i in range(len(step.inputs)))
+    return StepText(
+        step=step,
         label=label,
-        kernel=found.kernel,
-        unit=found.unit is not None,
-        arguments=", ".join([f"&{label}", *([given] if inputs else []), "y"]),
         tables=tuple(tables),
         fields=fields,
-        inputs=inputs,
-        output=output,
-        rows=found.rows,
-        scratch=scratch,
-        group=group,
-        taps=found.taps,
+        arguments=", ".join([f"&{label}", *([given] if step.inputs else []), "y"]),
+        scratch=plan.offsets.get(f"{first}{SCRATCH}", 0),
     )
 
 
@@ -164,15 +128,13 @@ def _padding(code: int) -> str:
     return f"padding_{code + 128}"
 
 
-def _paddings(graph: Graph, plan: Plan) -> list[str]:
+def _paddings(steps: Sequence[Step]) -> list[str]:
     """One table of each code of padding, as long as the longest that is needed."""
     longest: dict[int, int] = {}
-    for turn in plan.turns:
-        for name in turn:
-            found = call(graph, graph.producers[name], by_rows=plan.by_rows(turn))
-            for value in () if found is None else found.fields.values():
-                if isinstance(value, Padding):
-                    longest[value.code] = max(longest.get(value.code, 0), value.count)
+    for step in steps:
+        for value in step.fields.values():
+            if isinstance(value, Padding):
+                longest[value.code] = max(longest.get(value.code, 0), value.count)
     return [array(_padding(code), np.full(count, code, np.int8)) for code, count in sorted(longest.items())]
 
 
@@ -199,8 +161,9 @@ def _element(kind: TensorType) -> str:
     return "float" if kind.quant is None else f"{kind.quant.dtype}_t"
 
 
-def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
+def _context(design: Design, plan: Plan) -> dict[str, Any]:
     graph = design.graph
+    steps, _ = steps_of(graph, plan)
     source, result = graph.inputs[0], graph.outputs[0]
     return {
         "target": re.sub(r"[^\w .,()+-]", " ", design.target.title),
@@ -208,13 +171,13 @@ def _context(design: Design, plan: Plan, steps: list[Step]) -> dict[str, Any]:
         "rule_float": int(graph.rounding is Rounding.FLOAT),
         "dense_single": int(graph.rounding is Rounding.REFERENCE),
         "kernels": sorted({step.kernel for step in steps}),
-        "most_rows": max((len(step.inputs) * step.rows.taps for step in steps if step.inputs), default=1),
-        "most_taps": max((step.taps for step in steps), default=1),
-        "paddings": _paddings(graph, plan),
+        "most_rows": most_rows(steps),
+        "most_taps": most_taps(steps),
+        "paddings": _paddings(steps),
         "streamed": plan.streamed,
         "memories": [(name, _macro(name), identifier(name)) for name in sorted(set(plan.weights.values()))],
         "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
-        "steps": steps,
+        "steps": [_text(graph, plan, step) for step in steps],
         "values": _values(graph, plan),
         "made": plan.offsets.get(MADE, 0),
         "arena_bytes": plan.arena_bytes,

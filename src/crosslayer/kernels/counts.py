@@ -17,8 +17,9 @@ from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import Plan
 from crosslayer.core.target import Core
+from crosslayer.kernels.steps import most_rows, most_taps, steps_of
 from crosslayer.kernels.tally import instructions
-from crosslayer.kernels.trace import most_rows, most_taps, steps_of, trace
+from crosslayer.kernels.trace import trace
 
 LARGEST_TABLE = 96
 """Rows or taps of a call with which the code is what was measured: frames beyond 508 bytes take Armv6-M more."""

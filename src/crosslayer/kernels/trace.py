@@ -1,70 +1,10 @@
 """What `run.c` does with a model, step by step, without running it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Sequence
 
-from crosslayer.core.graph.graph import Graph
-from crosslayer.core.plan import Plan
-from crosslayer.kernels.call import Call, Kernel, Rows
-from crosslayer.kernels.choose import call
+from crosslayer.kernels.call import Rows
+from crosslayer.kernels.steps import Step
 from crosslayer.kernels.tally import Tally, where
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A row of the table of steps in `model.c`; `inputs` and `output` are positions among the values."""
-
-    name: str
-    kernel: str
-    unit: Kernel | None
-    """What counts its work; None if it is specialised."""
-    fields: Mapping[str, int]
-    rows: Rows
-    inputs: tuple[int, ...]
-    output: int
-    group: int
-    """How many steps run together from this one on."""
-    taps: int = 1
-
-
-def steps_of(graph: Graph, plan: Plan) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """The steps, and how many rows each value has."""
-    places = {name: i for i, name in enumerate((*graph.inputs, *plan.order))}
-    steps: list[Step] = []
-    for turn in plan.turns:
-        for i, name in enumerate(turn):
-            node = graph.producers[name]
-            found = call(graph, node, by_rows=plan.by_rows(turn))
-            if found is not None:
-                inputs = tuple(places[n] for n in graph.activations(node))
-                steps.append(_step(name, found, inputs, places[name], len(turn) if i == 0 else 1))
-    return tuple(steps), tuple(min(graph.types[name].shape[0], 65535) for name in places)
-
-
-def _step(name: str, found: Call, inputs: tuple[int, ...], output: int, group: int) -> Step:
-    return Step(
-        name=name,
-        kernel=found.kernel,
-        unit=found.unit,
-        fields={name: value for name, value in found.fields.items() if isinstance(value, int)},
-        rows=found.rows,
-        inputs=inputs,
-        output=output,
-        group=group,
-        taps=found.taps,
-    )
-
-
-def most_rows(steps: Sequence[Step]) -> int:
-    """`CL_MOST_ROWS`: how many rows of inputs a call is given at most."""
-    return max((len(step.inputs) * step.rows.taps for step in steps if step.inputs), default=1)
-
-
-def most_taps(steps: Sequence[Step]) -> int:
-    """`CL_MOST_TAPS`: how many addresses of places a kernel keeps at most."""
-    return max((step.taps for step in steps), default=1)
 
 
 def trace(steps: Sequence[Step], heights: Sequence[int]) -> list[Tally]:
@@ -154,11 +94,12 @@ def _work(step: Step, heights: Sequence[int], tally: Tally) -> None:
     """What the kernel does in all rows; the same in all that read padding at the same taps."""
     if step.unit is None:
         return
+    fields = {name: value for name, value in step.fields.items() if isinstance(value, int)}
     alike: dict[tuple[bool, ...], int] = {}
     for row in range(step.rows.count):
         inside = tuple(0 <= at < heights[n] for n in step.inputs for at in _rows_read(step.rows, row))
         alike[inside] = alike.get(inside, 0) + 1
     for inside, times in alike.items():
         one = Tally()
-        step.unit.trips(step.fields, inside, one)
+        step.unit.trips(fields, inside, one)
         tally.join(one, times)

@@ -10,8 +10,8 @@ from crosslayer.core.graph.operation import Weights
 from crosslayer.core.plan import Plan
 from crosslayer.core.quant import packed_bytes
 from crosslayer.core.target import MemoryKind, Target
-from crosslayer.kernels.call import Call, Records
-from crosslayer.kernels.choose import call
+from crosslayer.kernels.call import Records
+from crosslayer.kernels.steps import steps_of
 
 CODE_BYTES = 16 * 1024
 """Kept free for code in the first memory: more than the kernels of any network of the zoo take."""
@@ -25,14 +25,9 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
     What fits into none stays in the first: whether a design fits a target is asked elsewhere.
     """
     memories = [memory for memory in target.memories if memory.kind is MemoryKind.FLASH]
-    calls = {
-        name: found
-        for turn in plan.turns
-        for name in turn
-        if (found := call(graph, graph.producers[name], by_rows=plan.by_rows(turn))) is not None
-    }
-    sizes = {name: _weight_bytes(found) for name, found in calls.items()}
-    others = sum(_table_bytes(found) for found in calls.values()) - sum(sizes.values())
+    fields = {step.name: step.fields for step in steps_of(graph, plan)[0]}
+    sizes = {name: _bytes(given.get("weight", 0)) for name, given in fields.items()}
+    others = sum(_bytes(value) for given in fields.values() for value in given.values()) - sum(sizes.values())
     busiest = sorted(sizes, key=lambda name: -graph.macs[name] / max(1, sizes[name]))
     places: dict[str, str] = {}
     free = {memory.name: memory.bytes for memory in memories}
@@ -48,21 +43,11 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
 def placed_bytes(graph: Graph, plan: Plan) -> Mapping[str, int]:
     """Bytes of weights in each memory but the first."""
     found: dict[str, int] = {}
-    for turn in plan.turns:
-        for name in turn:
-            if name in plan.weights:
-                run = call(graph, graph.producers[name], by_rows=plan.by_rows(turn))
-                assert run is not None
-                found[plan.weights[name]] = found.get(plan.weights[name], 0) + _weight_bytes(run)
+    for step in steps_of(graph, plan)[0]:
+        if step.name in plan.weights:
+            memory = plan.weights[step.name]
+            found[memory] = found.get(memory, 0) + _bytes(step.fields.get("weight", 0))
     return found
-
-
-def _weight_bytes(found: Call) -> int:
-    return _bytes(found.fields.get("weight", 0))
-
-
-def _table_bytes(found: Call) -> int:
-    return sum(_bytes(value) for value in found.fields.values())
 
 
 def _bytes(value: object) -> int:
