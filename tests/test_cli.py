@@ -43,7 +43,7 @@ SCORES = {
     "macs": ("", "lower", "measured"),
     "flash": ("B", "lower", "measured"),
     "weights": ("B", "lower", "measured"),
-    "ram": ("B", "lower", "emulated"),
+    "ram": ("B", "lower", "measured"),
     "arena": ("B", "lower", "measured"),
     "stack": ("B", "lower", "emulated"),
     "instructions": ("", "lower", "emulated"),

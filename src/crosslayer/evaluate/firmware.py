@@ -98,11 +98,12 @@ def firmware_scores(design: Design, run: Emulation) -> tuple[Score, ...]:
     count = int(run.instructions.max())
     bound = image.stack_bound().bytes
     ram = image.ram_bytes + bound
-    parts = f"arena {image.arena_bytes} + static {image.ram_bytes - image.arena_bytes} + at most {bound} of stack"
+    static = image.ram_bytes - image.arena_bytes
+    parts = f"of the linked library: arena {image.arena_bytes} + static {static} + at most {bound} of stack"
     scores = [
         _cost("flash", image.flash_bytes, "B", Origin.MEASURED, "code and constants of the linked library"),
         _cost("weights", weight_bytes(design.graph), "B", Origin.MEASURED, "weights and biases in flash"),
-        _cost("ram", ram, "B", Origin.EMULATED, parts),
+        _cost("ram", ram, "B", Origin.MEASURED, parts),
         _cost("arena", plan.arena_bytes, "B", Origin.MEASURED, _bound(plan.bound_bytes, exact=plan.exact)),
         _cost("stack", run.stack_bytes, "B", Origin.EMULATED, core),
         _cost("instructions", count, "", Origin.EMULATED, f"{core}, most of {len(run.instructions)} inferences"),
