@@ -29,6 +29,7 @@ from crosslayer.testing.executors import random_inputs
 from test_kernels import random_layers
 
 MODELS = Path(os.environ["CROSSLAYER_DATA"]) / "mlperf_tiny"
+mlperf = pytest.mark.skipif(not MODELS.is_dir(), reason="the data set mlperf_tiny is absent")
 NAMES = {
     "ad": "anomaly_detection/ad01_int8",
     "kws": "keyword_spotting/kws_ref_model",
@@ -65,6 +66,7 @@ def check(graph: Graph, plan: Plan, core: Core, folder: Path, *, all_units: bool
 
 
 @pytest.mark.parametrize("name", ["ad", "kws", "ic"])
+@mlperf
 def test_a_model_takes_what_is_predicted(name: str, tmp_path: Path) -> None:
     graph, plan = ready(read_network(MODELS / f"{NAMES[name]}.tflite"))
     check(graph, plan, Core.CORTEX_M4, tmp_path / "firmware", all_units=True)
@@ -74,6 +76,7 @@ def test_a_model_takes_what_is_predicted(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("core", [Core.CORTEX_M4, Core.CORTEX_M7, Core.CORTEX_M33, *INTEGER])
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("name", NAMES)
+@mlperf
 def test_every_model_takes_what_is_predicted(name: str, rounding: Rounding, core: Core, tmp_path: Path) -> None:
     graph, plan = ready(read_network(MODELS / f"{NAMES[name]}.tflite", rounding))
     found = predict(graph, plan, core)
@@ -133,6 +136,7 @@ def test_what_has_no_measured_cost_is_not_predicted() -> None:
     assert instructions(tally, {"call": 5}) is None
 
 
+@mlperf
 def test_inspection_tells_what_is_predicted_and_what_modelled() -> None:
     design = Design(graph=read_network(MODELS / f"{NAMES['ad']}.tflite"), target=TARGET)
     graph, plan = ready(design.graph)
