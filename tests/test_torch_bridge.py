@@ -102,6 +102,23 @@ def test_single_channels_are_read_in_the_right_layout(kind: type[Any]) -> None:
         assert_close(run(graph, x), reference.run(graph, x))
 
 
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_threads_do_not_race_for_the_gradient_of_a_strided_point(channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    x, grad, taps = (
+        torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+        for shape in ((32, 8, 8, channels), (32, 4, 4, 64), (64, channels, 1, 1))
+    )
+    expected = torch.einsum("bhwo,bhwi->oi", grad, x[:, ::2, ::2])[..., None, None]
+    op, bias = Conv2d(windows=Windows(kernel=(1, 1), stride=(2, 2))), torch.zeros(64)
+    weight = taps.clone().requires_grad_()
+    for _ in range(20):
+        _, found, _ = linear_gradients(op, grad, x, taps, needs_x=False)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
+        (found,) = torch.autograd.grad(linear(op, x, weight, bias), weight, grad)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", [Conv2d, DepthwiseConv2d, Dense])
 def test_the_gradients_of_a_layer_are_those_of_pytorch(kind: type[Any]) -> None:
     for seed in range(40):

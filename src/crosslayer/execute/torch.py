@@ -170,7 +170,7 @@ def linear_gradients(
     if isinstance(op, Dense):
         return grad @ taps if needs_x else None, grad.T @ x, grad.sum(0)
     w = op.windows
-    operands = _fresh(_padded(w, x, 0.0), grad.permute(0, 3, 1, 2), taps)
+    operands = _fresh(w, _padded(w, x, 0.0), grad.permute(0, 3, 1, 2), taps)
     to_x, to_taps, to_bias = torch.ops.aten.convolution_backward(
         operands[1],
         operands[0],
@@ -209,17 +209,18 @@ def _padded(windows: Windows, x: Tensor, fill: float) -> Tensor:
 
 def _convolve(windows: Windows, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """The convolution of `x`, which has its padding already, channels first."""
-    x, weight = _fresh(x, weight)
+    x, weight = _fresh(windows, x, weight)
     return F.conv2d(x, weight, bias, windows.stride, 0, windows.dilation, groups)
 
 
-def _fresh(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def _fresh(windows: Windows, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """The operands of a convolution of x, in memory as PyTorch takes them to be.
 
     Strides of a single channel fit both memory layouts; where the result is one pixel wide PyTorch 2.13 then reads
-    beyond its operands (as in pytorch/pytorch#82060): they get fresh tensors.
+    beyond its operands (as in pytorch/pytorch#82060). With channels last its threads race for the gradient of a strided
+    1×1 weight of few channels, and it comes out wrong. Both get fresh tensors.
     """
-    if x.shape[1] > 1:
+    if x.shape[1] > 1 and (windows.kernel != (1, 1) or windows.stride == (1, 1)):
         return x, *others
     return tuple(t.clone(memory_format=torch.contiguous_format) for t in (x, *others))
 

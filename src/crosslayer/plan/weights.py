@@ -43,7 +43,7 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
 def placed_bytes(graph: Graph, plan: Plan) -> Mapping[str, int]:
     """Bytes of weights in each memory but the first."""
     found: dict[str, int] = {}
-    for step in steps_of(graph, plan)[0]:
+    for step in steps_of(graph, plan)[0] if plan.weights else ():
         if step.name in plan.weights:
             memory = plan.weights[step.name]
             found[memory] = found.get(memory, 0) + _bytes(step.fields.get("weight", 0))
