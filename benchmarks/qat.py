@@ -26,7 +26,7 @@ CASES = (("resnet8", (32, 32, 3), 10), ("dscnn", (49, 10, 1), 12))
 
 
 def stepper(module: Learner, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], float]:
-    """A training step as `execute.torch.train` does it; returns its seconds."""
+    """A training step as `execute.torch_training.train` does it; returns its seconds."""
     optimizer = torch.optim.AdamW(module.train().parameters(), lr=1e-4)
 
     def step() -> float:

@@ -16,7 +16,8 @@ from crosslayer.emit.firmware import emit
 from crosslayer.evaluate.firmware import Comparison, compare
 from crosslayer.execute import exact, reference
 from crosslayer.execute.emulate import runnable_cores
-from crosslayer.execute.torch import Training, fit
+from crosslayer.execute.torch_training import fit
+from crosslayer.execute.training import Training
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import plan_arena

@@ -17,7 +17,8 @@ from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.graph.ops import OPS, Activation, BatchNorm, Dense, Quantize
 from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact, reference
-from crosslayer.execute.torch import evaluate, to_torch, train
+from crosslayer.execute.torch import evaluate, to_torch
+from crosslayer.execute.torch_training import train
 from crosslayer.execute.training import Training
 from crosslayer.flow import RECIPE, rehearse
 from crosslayer.hardware.catalogue import load_target

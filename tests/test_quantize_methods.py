@@ -27,7 +27,7 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.quant import Array, Quant, affine
 from crosslayer.execute import exact, reference
-from crosslayer.execute.torch import fit
+from crosslayer.execute.torch_training import fit
 from crosslayer.execute.training import Training
 from crosslayer.networks.zoo import network
 from crosslayer.quantize.affine import quantize

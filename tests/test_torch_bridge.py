@@ -29,7 +29,8 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
-from crosslayer.execute.torch import filters, fit, from_torch, linear, linear_gradients, run, to_torch
+from crosslayer.execute.torch import filters, from_torch, linear, linear_gradients, run, to_torch
+from crosslayer.execute.torch_training import fit
 from crosslayer.execute.training import Training
 from crosslayer.networks.zoo import NETWORKS, network
 from crosslayer.testing.chance import Seeded, grown

@@ -1,29 +1,22 @@
-"""The bridge to PyTorch: a graph as a module and back, training, and gradients."""
+"""The bridge to PyTorch: a graph as a module and back, its loss and gradients."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast, final
+from typing import ClassVar, cast, final
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own documentation uses
 
-from crosslayer.core.dataset import Split
-from crosslayer.core.errors import GraphError
-from crosslayer.core.files import write_atomic
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.ops import AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, MaxPool, Pad, Softmax
 from crosslayer.core.graph.ops.windows import Windows
 from crosslayer.core.quant import Array
 from crosslayer.execute.reference import encode_input
-from crosslayer.execute.training import Training
 
 Tensor = torch.Tensor
 _MOMENTUM = 0.1  # of running statistics: PyTorch's default
@@ -237,79 +230,6 @@ def _normalize(op: BatchNorm, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tens
     return y.movedim(1, -1)
 
 
-Watch = Callable[[Iterator[int], str, int], Iterator[int]]
-
-
-def fit(
-    graph: Graph,
-    data: Split,
-    training: Training,
-    *,
-    seed: int,
-    progress: Watch,
-    checkpoint: Path | None = None,
-) -> Graph:
-    """The graph with trained weights, as `train` gives them."""
-    module = to_torch(graph).train()
-    _check_batch(graph, min(training.batch, len(data)))
-    train(module, data, training, seed=seed, progress=progress, checkpoint=checkpoint)
-    return from_torch(module)
-
-
-def train(
-    module: Learner,
-    data: Split,
-    training: Training,
-    *,
-    seed: int,
-    progress: Watch,
-    checkpoint: Path | None = None,
-) -> None:
-    """Trains the parameters of `module`.
-
-    Minimizes cross-entropy of the logits under a final softmax; a network whose output has the size of its input
-    minimizes the squared error of its reconstruction. With `checkpoint`, each epoch is saved there and training goes on
-    after the last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
-    """
-    loss = _loss(module.graph, module)
-    steps = max(1, len(data) // training.batch)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
-    total = max(1, training.epochs * steps)
-    start = 0 if checkpoint is None else _restore(checkpoint, module, optimizer)
-    rise = max(1, min(module.rise, total // 4))
-
-    def share(step: int) -> float:
-        """Of the full rate, in one step of this run."""
-        step += start * steps
-        return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / total))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-    images = torch.from_numpy(data.real())
-    labels = torch.from_numpy(data.labels)
-    for epoch in range(start, training.epochs):
-        rng = np.random.default_rng((seed, epoch))
-        order = torch.from_numpy(rng.permutation(len(data)))
-        for step in progress(iter(range(steps)), f"epoch {epoch + 1}/{training.epochs}", steps):
-            chosen = order[step * training.batch : (step + 1) * training.batch]
-            optimizer.zero_grad()
-            value = loss(_augmented(images[chosen], training, rng), labels[chosen])
-            value.backward()
-            optimizer.step()
-            schedule.step()
-            if not math.isfinite(value.item()):
-                raise GraphError(f"training diverged in epoch {epoch + 1}: the loss is not finite; lower the rate")
-        if checkpoint is not None:
-            _save(checkpoint, module, optimizer, epoch + 1)
-
-
-def _check_batch(graph: Graph, batch: int) -> None:
-    """Raises `GraphError` if a batch has too few values for the statistics of a normalization."""
-    for node in graph.nodes:
-        shape = graph.types[node.name].shape
-        if isinstance(node.op, BatchNorm) and batch * math.prod(shape[:-1]) < 2:
-            raise GraphError(f"{node.name}: a batch has one value per channel; a normalization needs a larger batch")
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gradients:
@@ -330,7 +250,7 @@ def gradients(
     module = to_torch(graph).eval()
     found: dict[str, Tensor] = dict.fromkeys(reads, torch.empty(0))
     inputs = torch.from_numpy(encode_input(graph, x)).requires_grad_()
-    loss = _loss(graph, partial(module, reads=found))(inputs, torch.from_numpy(labels))
+    loss = loss_of(graph, partial(module, reads=found))(inputs, torch.from_numpy(labels))
     weights = {name: module.constant(name) for name in constants}
     needed = {name: value for name, value in found.items() if value.requires_grad}
     wanted = [*weights.values(), *needed.values()]
@@ -341,55 +261,21 @@ def gradients(
     )
 
 
-def _loss(graph: Graph, forward: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_of(graph: Graph, forward: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """The mean loss of a batch and its labels; `forward` is that of a `Learner` of the graph."""
-    last = graph.producers[graph.outputs[0]]
-    if isinstance(last.op, Softmax):
-        logits = last.inputs[0]
-        return lambda x, y: F.cross_entropy(forward(x, upto=logits), y)
-    if graph.types[last.name].size == graph.types[graph.inputs[0]].size:
+    if reconstructs(graph):
         return lambda x, y: F.mse_loss(forward(x).flatten(1), x.flatten(1))
-    return lambda x, y: F.cross_entropy(forward(x), y)
+    logits = logits_of(graph)
+    return lambda x, y: F.cross_entropy(forward(x, upto=logits), y)
 
 
-def _augmented(x: Tensor, training: Training, rng: np.random.Generator) -> Tensor:
-    if x.dim() != 4 or not (training.shift or training.flip):
-        return x
-    if training.flip:
-        mirrored = torch.from_numpy(rng.random(len(x)) < 0.5)
-        x = torch.where(mirrored[:, None, None, None], x.flip(2), x)
-    if training.shift:
-        s = training.shift
-        padded = F.pad(x, (0, 0, s, s, s, s))
-        down, right = (torch.from_numpy(rng.integers(0, 2 * s + 1, len(x))) for _ in range(2))
-        rows = down[:, None] + torch.arange(x.shape[1])
-        columns = right[:, None] + torch.arange(x.shape[2])
-        x = padded[torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return x
+def logits_of(graph: Graph) -> str:
+    """The value of a classifier that softmax turns into shares."""
+    last = graph.producers[graph.outputs[0]]
+    return last.inputs[0] if isinstance(last.op, Softmax) else last.name
 
 
-def _save(path: Path, module: Learner, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    tensors: dict[str, Tensor] = {f"weight.{k}": v.contiguous() for k, v in module.state_dict().items()}
-    for i, state in cast("Mapping[int, Mapping[str, Tensor]]", optimizer.state_dict()["state"]).items():
-        tensors |= {f"state.{i}.{k}": v.contiguous() for k, v in state.items()}
-    write_atomic(path, safetensors.torch.save(tensors, metadata={"epoch": str(epoch)}))
-
-
-def _restore(path: Path, module: Learner, optimizer: torch.optim.Optimizer) -> int:
-    """The number of finished epochs; 0 if there is no checkpoint that can be read."""
-    if not path.is_file():
-        return 0
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            epoch = int(file.metadata()["epoch"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
-    except safetensors.SafetensorError:
-        return 0
-    module.load_state_dict({k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")})
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        if key.startswith("state."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return epoch
+def reconstructs(graph: Graph) -> bool:
+    """True for a network that is no classifier: its output has the size of its input."""
+    last = graph.producers[graph.outputs[0]]
+    return not isinstance(last.op, Softmax) and graph.types[last.name].size == graph.types[graph.inputs[0]].size

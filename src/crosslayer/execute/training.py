@@ -13,6 +13,8 @@ class Training:
     """How to train: Adam (Kingma & Ba 2015) with decoupled weight decay and a cosine schedule from `rate` to 0.
 
     `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
+    `distill` is the share of the loss that compares with a teacher's logits, both divided by `temperature` (Hinton et
+    al. 2015, arXiv 1503.02531); who trains says who the teacher is.
     """
 
     epochs: int
@@ -21,6 +23,8 @@ class Training:
     decay: float = 1e-4
     shift: int = 0
     flip: bool = False
+    distill: float = 0.0
+    temperature: float = 4.0
 
     def __post_init__(self) -> None:
         check_parameters(
@@ -29,4 +33,6 @@ class Training:
             (0 < self.rate < math.inf, "rate must be a finite number above 0"),
             (0 <= self.decay < math.inf, "decay must be a finite number of at least 0"),
             (self.shift >= 0, "shift must be at least 0"),
+            (0 <= self.distill <= 1, "distill must lie in 0…1"),
+            (0 < self.temperature < math.inf, "temperature must be a finite number above 0"),
         )

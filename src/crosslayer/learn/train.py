@@ -1,10 +1,11 @@
 """Training from fresh weights, and fine-tuning."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 from crosslayer.core.bench import Bench
-from crosslayer.core.design import Design
+from crosslayer.core.design import Design, load_design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
@@ -14,7 +15,7 @@ from crosslayer.execute.training import Training
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train(Stage):
-    """Trains all weights on the training split: AdamW, cosine schedule, cross-entropy (`execute.torch.fit`)."""
+    """Trains all weights on the training split: AdamW, cosine schedule, cross-entropy (`torch_training.fit`)."""
 
     epochs: int = 10
     batch: int = 128
@@ -36,7 +37,11 @@ class Train(Stage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTune(Stage):
-    """As `Train`, with a smaller rate, for weights that have been trained before."""
+    """As `Train`, with a smaller rate, for weights that have been trained before.
+
+    With `distill` (see `Training`) it learns from `teacher` too, the folder of a saved float design for the same inputs
+    and classes, such as `runs/large/design`.
+    """
 
     epochs: int = 3
     batch: int = 128
@@ -44,19 +49,25 @@ class FineTune(Stage):
     decay: float = 0.0
     shift: int = 0
     flip: bool = False
+    distill: float = 0.0
+    temperature: float = 4.0
+    teacher: str = ""
 
     def __post_init__(self) -> None:
-        check_parameters((self.epochs >= 1, "epochs must be at least 1"))
+        check_parameters(
+            (self.epochs >= 1, "epochs must be at least 1"),
+            ((self.distill > 0) == bool(self.teacher), "distill and teacher belong together; give both or none"),
+        )
         _training(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
-        """The tuned design; notes: epochs and samples."""
-        graph = _fit(design.graph, bench, self)
+        """The tuned design; notes: epochs and samples. Raises `DesignError` if the teacher cannot be read."""
+        graph = _fit(design.graph, bench, self, load_design(Path(self.teacher)).graph if self.teacher else None)
         return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
 
 
 def _training(stage: Train | FineTune) -> Training:
-    return Training(
+    plain = Training(
         epochs=stage.epochs,
         batch=stage.batch,
         rate=stage.rate,
@@ -64,12 +75,15 @@ def _training(stage: Train | FineTune) -> Training:
         shift=stage.shift,
         flip=stage.flip,
     )
+    if isinstance(stage, Train):
+        return plain
+    return replace(plain, distill=stage.distill, temperature=stage.temperature)
 
 
-def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
+def _fit(graph: Graph, bench: Bench, stage: Train | FineTune, teacher: Graph | None = None) -> Graph:
     if graph.is_integer:
         raise GraphError("cannot train integer weights; put this stage before quantization")
-    from crosslayer.execute.torch import fit  # PyTorch is loaded only by who trains
+    from crosslayer.execute.torch_training import fit  # PyTorch is loaded only by who trains
 
     checkpoint = None if bench.scratch is None else bench.scratch / "training.safetensors"
     return fit(
@@ -79,4 +93,5 @@ def _fit(graph: Graph, bench: Bench, stage: Train | FineTune) -> Graph:
         seed=bench.stage_seed(),
         progress=bench.progress,
         checkpoint=checkpoint,
+        teacher=teacher,
     )

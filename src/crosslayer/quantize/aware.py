@@ -20,7 +20,7 @@ class QuantizeAware(Stage):
     With `learn_steps` the scales are trained with the weights (LSQ). Fold normalizations first: what is trained is what
     ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
     that costs accuracy; with few bits `start.correct_biases` is a much better start. With `mixed`, that stage chooses
-    the bits, and its `start` holds instead of this one's.
+    the bits, and its `start` holds instead of this one's. With `training.distill` the float network teaches.
     """
 
     start: QuantizeAffine = field(default_factory=QuantizeAffine)
@@ -41,7 +41,7 @@ class QuantizeAware(Stage):
             precision, chosen = self.mixed.choose(design, bench)
             start = replace(self.mixed.start, precision=precision)
         started, notes = start.apply(design, bench)
-        from crosslayer.execute.torch import train  # PyTorch is loaded only by who trains
+        from crosslayer.execute.torch_training import train  # PyTorch is loaded only by who trains
         from crosslayer.quantize.straight import StraightThrough
 
         module = StraightThrough(
@@ -57,6 +57,7 @@ class QuantizeAware(Stage):
             seed=bench.stage_seed(),
             progress=bench.progress,
             checkpoint=None if bench.scratch is None else bench.scratch / "training.safetensors",
+            teacher=design.graph,
         )
         notes |= {**chosen, "epochs": self.training.epochs, "trained": len(bench.data.train)}
         return replace(started, graph=module.convert()), notes
