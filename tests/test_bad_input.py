@@ -142,12 +142,22 @@ def test_a_wrong_study_is_refused(case: str, tmp_path: Path) -> None:
 
 PARAMETERS = {
     "train": ("epochs = 0", "epochs = -1", "batch = 0", "rate = 0", "rate = nan", "decay = -1", "shift = -1"),
-    "fine-tune": ("epochs = 0", "batch = -3", "rate = inf"),
+    "fine-tune": ("epochs = 0", "batch = -3", "rate = inf", "distill = 0.5", 'teacher = "runs/x"'),
     "prune-channels": (
-        *("step = 0", "step = 1", "step = 2", "epochs = -1", "drop = 1.5", "drop = -0.1", "keep = 0", "keep = 1.1"),
-        *("samples = 0", "patience = 0", "batch = 0", "rate = -1", "drop = nan", 'cost = "money"'),
+        *("step = 0", "step = 1", "step = 2", "rounds = 0", "drop = 1.5", "drop = -0.1", "keep = 0", "keep = 1.1"),
+        *(
+            "samples = 0",
+            "patience = 0",
+            "multiple = -1",
+            "tuning = {batch = 0}",
+            "tuning = {rate = -1}",
+            "drop = nan",
+            'cost = "money"',
+        ),
+        *("tuning = {distill = 2.0}", 'of = "money"', 'schedule = "never"'),
         *("evidence = 0", 'importance = "luck"', 'cost = "macs"', 'cost = "drop ("', "cost = 3"),
     ),
+    "measure-sensitivity": ("shares = []", "shares = [1.0]", "evidence = 0", "samples = 0"),
     "quantize-affine": ("samples = 0", 'rounding = "up"'),
     "plan-arena": ("order_states = -1", "offset_steps = -1"),
 }

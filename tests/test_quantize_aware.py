@@ -17,6 +17,7 @@ from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.graph.ops import OPS, Activation, BatchNorm, Dense, Quantize
 from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact, reference
+from crosslayer.execute.straight_training import StraightThrough
 from crosslayer.execute.torch import evaluate, to_torch
 from crosslayer.execute.torch_training import train
 from crosslayer.execute.training import Training
@@ -27,7 +28,6 @@ from crosslayer.plan.arena import PlanArena
 from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.precision import Bits, Precision
-from crosslayer.quantize.straight import StraightThrough
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
 from crosslayer.simplify.norms import FoldNorms, fold_norms
 from crosslayer.testing.chance import Seeded

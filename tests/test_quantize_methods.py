@@ -25,7 +25,7 @@ from crosslayer.core.graph.ops import (
     Reshape,
     Windows,
 )
-from crosslayer.core.quant import Array, Quant, affine
+from crosslayer.core.quant import Array, Quant, affine, weight_codes
 from crosslayer.execute import exact, reference
 from crosslayer.execute.torch_training import fit
 from crosslayer.execute.training import Training
@@ -35,7 +35,7 @@ from crosslayer.quantize.equalize import equalize
 from crosslayer.quantize.precision import Bits, Precision
 from crosslayer.quantize.ranges import Histogram, RangeRule, choose, find_ranges
 from crosslayer.quantize.reconstruct import correct_biases, learn_rounding
-from crosslayer.quantize.scales import activation_code, weight_code, weight_codes
+from crosslayer.quantize.scales import activation_code, weight_code
 from crosslayer.simplify.activations import fuse_activations
 from crosslayer.simplify.norms import fold_norms
 from crosslayer.testing.datasets import small_dataset

@@ -43,6 +43,7 @@ from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.sensitivity import MeasureSensitivity
 from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
@@ -319,8 +320,12 @@ AFFINE = QuantizeAffine(
 PROMISES: list[tuple[Stage, Any]] = [
     (Train(epochs=1, batch=32, shift=1, flip=True), lambda: fresh("lenet5")),
     (FineTune(epochs=1, batch=32), lambda: fresh("lenet5")),
-    (PruneChannels(step=0.5, epochs=0, drop=1.0, keep=0.3, patience=2, cost="drop / energy"), lambda: fresh("lenet5")),
-    (PruneChannels(step=0.9, epochs=1, drop=1.0, keep=0.6, importance=Importance.TAYLOR, evidence=50), fresh),
+    (
+        PruneChannels(step=0.5, tuning=Training(epochs=0), drop=1.0, keep=0.3, patience=2, cost="drop / energy"),
+        lambda: fresh("lenet5"),
+    ),
+    (MeasureSensitivity(shares=(0.3, 0.6), samples=32), lambda: fresh("lenet5")),
+    (PruneChannels(step=0.9, drop=1.0, keep=0.6, importance=Importance.TAYLOR, evidence=50), fresh),
     (FoldNorms(), fresh),
     (FoldTransposes(), fresh),
     (FuseActivations(), fresh),

@@ -18,6 +18,7 @@ from crosslayer.core.stage import Recipe, Stage
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
+from crosslayer.prune.sensitivity import MeasureSensitivity
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
@@ -33,6 +34,7 @@ STAGES: tuple[type[Stage], ...] = (
     FoldNorms,
     FoldTransposes,
     FuseActivations,
+    MeasureSensitivity,
     MixedPrecision,
     PlanArena,
     PruneChannels,

@@ -41,6 +41,8 @@ class Bench:
     position: int = 0
     scratch: Path | None = None
     """A folder in which the running stage may save how far it got; it survives a kill."""
+    cache: Path | None = None
+    """A folder of results of the executor, for any run to take up: the name of each says all that it depends on."""
 
     def at(self, position: int, scratch: Path | None) -> "Bench":
         """The bench of the stage at `position`: its random numbers do not depend on what ran before."""

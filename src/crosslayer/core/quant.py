@@ -125,6 +125,18 @@ def symmetric(peak: Array, bits: int = 8, axis: int | None = None) -> Quant:
     return Quant(bits=bits, scale=tuple(float(p) / top for p in safe), zero=(0,), axis=axis)
 
 
+def weight_codes(weight: Array, taps: Quant) -> Array:
+    """The nearest codes, but for the most negative one (TFLite specification: −127…127; 2 bits: −1, 0, 1)."""
+    return np.maximum(taps.encode(weight), -taps.highest)
+
+
+def bias_codes(bias: Array, source: Quant, taps: Quant) -> Array:
+    """Nearest codes of a bias at scale_x · scale_w, in float64; saturated at 32 bits."""
+    # a bias scale is a product of two float32 scales; float64 keeps the quotient exact enough for 32 bits
+    steps = np.rint(bias.astype(np.float64) / (source.scale[0] * np.array(taps.scale)))
+    return np.clip(steps, -(2**31), 2**31 - 1)
+
+
 def pack(codes: Array, bits: int) -> Array:
     """Weight codes as firmware stores them, flat: those of 1…7 bits as one little-endian stream of bits.
 

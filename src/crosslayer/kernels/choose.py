@@ -4,6 +4,7 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import scalar
 from crosslayer.core.graph.ops import Transpose
+from crosslayer.core.target import Core
 from crosslayer.kernels.add_table import AddTable
 from crosslayer.kernels.call import Call, Kernel, Rows
 from crosslayer.kernels.conv_tile import ConvTile
@@ -13,6 +14,11 @@ from crosslayer.kernels.pool_quad import PoolQuad
 from crosslayer.kernels.softmax_table import SoftmaxTable
 
 KERNELS: tuple[Kernel, ...] = (ConvTile(), DepthwiseQuad(), DenseQuad(), AddTable(), PoolQuad(), SoftmaxTable())
+
+
+def liked_channels(core: Core) -> int:
+    """How many channels the fast kernels take at once: a vector of MVE, or the four codes of a word."""
+    return 16 if core is Core.CORTEX_M55 else 4
 
 
 def call(graph: Graph, node: Node, *, by_rows: bool) -> Call | None:

@@ -1,23 +1,37 @@
 """Structured pruning in five steps, after the talk "A Cross-Layer Approach" (Shafique, tinyML Talks, 2022)."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, final
 
-import numpy as np
-
 from crosslayer.core.bench import Bench
+from crosslayer.core.codec import suggest
 from crosslayer.core.design import Design, Step, load_design, save_design
-from crosslayer.core.errors import DesignError, GraphError
-from crosslayer.core.graph.channels import Channel, Layer, layers, remove, together
+from crosslayer.core.errors import DesignError
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.graph.ops import BatchNorm
 from crosslayer.core.stage import Stage, check_parameters
-from crosslayer.prune.cost import Cost
+from crosslayer.execute.training import Training
+from crosslayer.kernels.choose import liked_channels
+from crosslayer.prune.cost import SAVED, Cost
 from crosslayer.prune.importance import Importance
 from crosslayer.prune.savings import amounts, check_known
+from crosslayer.prune.sensitivity import Candidate, check_prunable, ranked, removals, sensitivity_notes
+from crosslayer.prune.variants import accuracies
+
+_CLOSE = 0.02  # of what is left: nearer to a share that cost too much no other is tried
+
+
+class Schedule(StrEnum):
+    """When the network is tuned and held against the accuracy constraint, which makes a round."""
+
+    ITERATIVE = "iterative"
+    """After each removal, as in the talk."""
+    GRADUAL = "gradual"
+    """In `rounds` of removals, fewer in each, on the cubic curve of Zhu & Gupta 2017 (arXiv 1710.01878)."""
+    ONE_SHOT = "one-shot"
+    """After all removals at once."""
 
 
 @final
@@ -27,142 +41,170 @@ class PruneChannels(Stage):
 
     1. The sensitivity of each layer: the `cost` (an expression, see `Cost`), on `samples` validation samples, of
        removing the share `step` of its channels that have the least `importance`. 2. The least sensitive layer loses
-       that share. 3. `epochs` of fine-tuning. 4. Validation accuracy is compared with that of the start less `drop`.
-    5. If it holds, go on; else take the step back and leave that layer alone. Ends after `patience` steps taken back,
-       or when less than `keep` of the parameters would be left.
+       that share. 3. `tuning`. 4. Validation accuracy is compared with that of the start less `drop`. 5. If it holds,
+       go on; else take the step back and leave that layer alone. Ends after `patience` steps taken back, or when the
+       share `keep` of the amount `of` (a name of `SAVED`) would be undercut.
 
-    Importance that depends on data is taken from `evidence` random training samples.
+    Other schedules repeat 1 and 2 before 3 and 4, until the share that their curve asks for; a round that is taken back
+    is tried again half as far. Importance that depends on data is taken from `evidence` random training samples. A
+    layer that loses channels keeps a multiple of `multiple`, 0 for what the target's kernels take at once, while it has
+    that many. With `tuning.distill` the network as it was before teaches the smaller one.
     """
 
     step: float = 0.1
-    epochs: int = 1
     drop: float = 0.005
     keep: float = 0.1
+    of: str = "parameters"
+    schedule: Schedule = Schedule.ITERATIVE
+    rounds: int = 10
     importance: Importance = Importance.L1
     evidence: int = 512
     cost: str = "drop / parameters"
     samples: int = 2000
     patience: int = 1
-    batch: int = 128
-    rate: float = 1e-3
+    multiple: int = 1
+    tuning: Training = field(default_factory=lambda: Training(epochs=1, rate=1e-3, decay=0.0))
 
     def __post_init__(self) -> None:
         check_parameters(
             (0 < self.step < 1, "step must lie between 0 and 1"),
-            (self.epochs >= 0, "epochs must be at least 0"),
             (0 <= self.drop <= 1, "drop must lie in 0…1"),
             (0 < self.keep <= 1, "keep must lie above 0 and at most at 1"),
+            (self.of in SAVED, f"of '{self.of}' is not known; {suggest(self.of, SAVED)}"),
+            (self.rounds >= 1, "rounds must be at least 1"),
             (self.evidence >= 1, "evidence must be at least 1"),
             (self.samples >= 1, "samples must be at least 1"),
             (self.patience >= 1, "patience must be at least 1"),
-            (self.batch >= 1, "batch must be at least 1"),
-            (0 < self.rate < math.inf, "rate must be a finite number above 0"),
+            (self.multiple >= 0, "multiple must be at least 0"),
         )
         Cost(self.cost)
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
-        """The smaller design; notes: the trajectory, one entry per step with `kept` false for those taken back."""
+        """The smaller design; notes: the trajectory, one entry per round with `kept` false for those taken back, and
+        the sensitivity of the layers at the start."""
         self.check(design)
-        floor = self.keep * design.graph.parameters
-        graph, trajectory = self._resume(design, bench)
-        if not trajectory:
-            start = bench.accuracy(design.graph, bench.data.validation)
-            trajectory = [_entry(design.graph, "", 0, start, kept=True)]
-        limit = float(trajectory[0]["accuracy"]) - self.drop
-        while sum(not entry["kept"] for entry in trajectory) < self.patience:
-            banned = {entry["layer"] for entry in trajectory if not entry["kept"]}
-            choice = self._least_sensitive(replace(design, graph=graph), banned, floor, bench)
-            if choice is None:
-                break
-            layer, doomed = choice
-            smaller = self._tune(remove(graph, doomed), bench, len(trajectory))
+        graph, notes = self._resume(design, bench)
+        if not notes:
+            start = bench.accuracy(graph, bench.data.validation)
+            first = {"layer": "", "removed": 0, "accuracy": start, "kept": True, **self._left(design, graph)}
+            sensitivity = sensitivity_notes(*self._sensitivity(design, design, 0.0, (), bench))
+            notes |= {"trajectory": [first], "limit": start - self.drop, "sensitivity": sensitivity}
+        trajectory: list[dict[str, Any]] = notes["trajectory"]
+        while (found := self._round(replace(design, graph=graph), design, trajectory, bench)) is not None:
+            smaller = self._tuned(found[0], design.graph, bench, len(trajectory))
             reached = bench.accuracy(smaller, bench.data.validation)
-            kept = reached >= limit
-            trajectory = [*trajectory, _entry(smaller, layer.nodes[0], len(doomed), reached, kept=kept)]
+            kept = reached >= notes["limit"]
+            trajectory.append({**found[1], "accuracy": reached, "kept": kept, **self._left(design, smaller)})
             graph = smaller if kept else graph
             if bench.scratch is not None:
-                state = Step(stage=str(self), notes={"trajectory": trajectory})
+                state = Step(stage=str(self), notes=notes)
                 save_design(replace(design, graph=graph, plan=None, trail=(state,)), bench.scratch / "pruned")
-        return replace(design, graph=graph, plan=None), {"trajectory": trajectory, "limit": limit}
+        return replace(design, graph=graph, plan=None), notes
 
     def check(self, design: Design) -> None:
         """Raises `GraphError` or `InputError` if a design cannot be pruned so, whatever is learned before."""
-        if design.graph.is_integer:
-            raise GraphError("cannot prune integer weights; put this stage before quantization")
-        normed = any(isinstance(node.op, BatchNorm) for node in design.graph.nodes)
-        if self.importance is Importance.BATCH_NORM and not normed:
-            raise GraphError("has no batch normalization whose scales would say what matters; choose other importance")
-        check_known(design.target, Cost(self.cost).names)
+        check_prunable(design.graph, self.importance)
+        check_known(design.target, {*Cost(self.cost).names, self.of})
 
-    def _resume(self, design: Design, bench: Bench) -> tuple[Graph, list[dict[str, Any]]]:
-        """The graph and trajectory that a killed run left, or those of the start."""
-        saved = None if bench.scratch is None else bench.scratch / "pruned"
-        try:
-            found = None if saved is None or not saved.is_dir() else load_design(saved)
-        except DesignError:
-            found = None
-        if found is None:
-            return design.graph, []
-        return found.graph, list(found.trail[0].notes["trajectory"])
+    def _resume(self, design: Design, bench: Bench) -> tuple[Graph, dict[str, Any]]:
+        """The graph and notes that a killed run left, or the graph of the start and none."""
+        if bench.scratch is not None and (saved := bench.scratch / "pruned").is_dir():
+            with suppress(DesignError):
+                found = load_design(saved)
+                return found.graph, dict(found.trail[0].notes)
+        return design.graph, {}
+
+    def _left(self, whole: Design, graph: Graph) -> dict[str, Any]:
+        """What is left of the network: counts, and the share of what is to be saved."""
+        return {
+            "parameters": graph.parameters,
+            "macs": sum(graph.macs.values()),
+            "left": self._amount(whole, graph) / self._amount(whole, whole.graph),
+        }
+
+    def _amount(self, whole: Design, graph: Graph) -> float:
+        return amounts(graph, whole.target, (self.of,))[self.of]
+
+    def _round(
+        self, start: Design, whole: Design, trajectory: Sequence[Mapping[str, Any]], bench: Bench
+    ) -> tuple[Graph, dict[str, Any]] | None:
+        """The network after the removals of a round, and what to note of them; None if there is to be no round."""
+        undone = [entry for entry in trajectory if not entry["kept"]]
+        if len(undone) >= self.patience:
+            return None
+        if self.schedule is Schedule.ITERATIVE:
+            chosen = self._least_sensitive(start, whole, self.keep, {entry["layer"] for entry in undone}, bench)
+            if chosen is None:
+                return None
+            return chosen.graph, {"layer": chosen.layer.nodes[0], "removed": len(chosen.doomed)}
+        goal = self._goal(trajectory)
+        removed: dict[str, int] = {}
+        while goal is not None and (chosen := self._least_sensitive(start, whole, goal, (), bench)) is not None:
+            name = chosen.layer.nodes[0]
+            removed[name] = removed.get(name, 0) + len(chosen.doomed)
+            start = replace(start, graph=chosen.graph)
+        if not removed:
+            return None
+        return start.graph, {"layer": " ".join(removed), "removed": sum(removed.values()), "goal": goal}
+
+    def _goal(self, trajectory: Sequence[Mapping[str, Any]]) -> float | None:
+        """The share of `of` that the next round should leave; None after the last."""
+        rounds = 1 if self.schedule is Schedule.ONE_SHOT else self.rounds
+        held = next(entry.get("goal", 1.0) for entry in reversed(trajectory) if entry["kept"])
+        undone = [entry["goal"] for entry in trajectory if not entry["kept"]]
+        if undone:
+            return (held + max(undone)) / 2 if held - max(undone) > _CLOSE * held else None
+        done = len(trajectory) - 1
+        return None if done == rounds else self.keep + (1 - self.keep) * (1 - (done + 1) / rounds) ** 3
 
     def _least_sensitive(
-        self, design: Design, banned: set[str], floor: float, bench: Bench
-    ) -> tuple[Layer, Sequence[Channel]] | None:
-        """The layer whose least important channels cost least, and these channels; None if no layer may lose any.
+        self, start: Design, whole: Design, keep: float, spared: Collection[str], bench: Bench
+    ) -> Candidate | None:
+        """The candidate of least cost that leaves the share `keep` of the whole; None if there is none.
 
         Of equal costs the one that saves more parameters counts.
         """
-        graph, cost = design.graph, Cost(self.cost)
+        cost = Cost(self.cost)
+        accuracy, found, reached = self._sensitivity(start, whole, keep, spared, bench)
+        size = amounts(start.graph, whole.target, cost.names)
+        ranks: list[tuple[float, int, int]] = []
+        for i, (candidate, after) in enumerate(zip(found, reached, strict=True)):
+            left = amounts(candidate.graph, whole.target, cost.names)
+            saved = {name: 1 - left[name] / size[name] for name in left}
+            ranks.append((cost(accuracy - after, saved), candidate.graph.parameters, i))
+        return found[min(ranks)[2]] if ranks else None
+
+    def _sensitivity(
+        self, start: Design, whole: Design, keep: float, spared: Collection[str], bench: Bench
+    ) -> tuple[float, list[Candidate], Sequence[float]]:
+        """The accuracy of the network, what could be removed from each layer, and the accuracy without that."""
+        graph, multiple = start.graph, self.multiple or liked_channels(whole.target.core)
+        floor = keep * self._amount(whole, whole.graph)
+        found: list[Candidate] = []
+        for layer, order in ranked(graph, self.importance, self.evidence, bench, spared):
+            for candidate in removals(graph, layer, order, self.step, multiple):
+                if self._amount(whole, candidate.graph) >= floor:
+                    found.append(candidate)
+                    break
         seen = bench.data.validation.take(slice(0, self.samples))
-        accuracy, size = bench.accuracy(graph, seen), amounts(graph, design.target, cost.names)
-        candidates = self._candidates(graph, banned, bench)
-        ranked: list[tuple[float, int, int, Layer, Sequence[Channel]]] = []
-        for i, (layer, doomed) in enumerate(bench.progress(candidates, "sensitivity", len(candidates))):
-            smaller = remove(graph, doomed)
-            if smaller.parameters >= floor:
-                drop = accuracy - bench.accuracy(smaller, seen)
-                left = amounts(smaller, design.target, cost.names)
-                saved = {name: 1 - left[name] / size[name] for name in left}
-                ranked.append((cost(drop, saved), smaller.parameters, i, layer, doomed))
-        if not ranked:
-            return None
-        *_, layer, doomed = min(ranked, key=lambda item: item[:3])
-        return layer, doomed
+        accuracy, *reached = accuracies(graph, [candidate.graph for candidate in found], seen, bench)
+        return accuracy, found, reached
 
-    def _candidates(self, graph: Graph, banned: set[str], bench: Bench) -> list[tuple[Layer, Sequence[Channel]]]:
-        """The layers that may lose channels, and the least important share of each."""
-        found = [layer for layer in layers(graph) if layer.nodes[0] not in banned]
-        train = bench.data.train
-        evidence = train.take(bench.rng().permutation(len(train))[: self.evidence])
-        candidates: list[tuple[Layer, Sequence[Channel]]] = []
-        for layer, scores in zip(found, self.importance(graph, found, evidence), strict=True):
-            order = [int(i) for i in np.argsort(scores, kind="stable") if np.isfinite(scores[i])]
-            count = max(1, round(self.step * len(layer.channels)))
-            doomed = together(graph, [layer.channels[i] for i in order])[:count]
-            if doomed:
-                candidates.append((layer, doomed))
-        return candidates
-
-    def _tune(self, graph: Graph, bench: Bench, turn: int) -> Graph:
-        if self.epochs == 0:
+    def _tuned(self, graph: Graph, teacher: Graph, bench: Bench, turn: int) -> Graph:
+        if self.tuning.epochs == 0:
             return graph
-        from crosslayer.execute.torch import Training, fit  # PyTorch is loaded only by who trains
+        from crosslayer.execute.torch_training import fit  # PyTorch is loaded only by who trains
 
-        training = Training(epochs=self.epochs, batch=self.batch, rate=self.rate, decay=0.0)
-        seed = bench.stage_seed() + turn
-        checkpoint: Path | None = None if bench.scratch is None else bench.scratch / f"turn{turn}.safetensors"
-        tuned = fit(graph, bench.data.train, training, seed=seed, progress=bench.progress, checkpoint=checkpoint)
+        checkpoint = None if bench.scratch is None else bench.scratch / f"turn{turn}.safetensors"
+        tuned = fit(
+            graph,
+            bench.data.train,
+            self.tuning,
+            seed=bench.stage_seed() + turn,
+            progress=bench.progress,
+            checkpoint=checkpoint,
+            teacher=teacher,
+        )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return tuned
-
-
-def _entry(graph: Graph, layer: str, removed: int, reached: float, *, kept: bool) -> dict[str, Any]:
-    return {
-        "layer": layer,
-        "removed": removed,
-        "parameters": graph.parameters,
-        "macs": sum(graph.macs.values()),
-        "accuracy": reached,
-        "kept": kept,
-    }

@@ -14,12 +14,12 @@ from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import Op, Shape
 from crosslayer.core.graph.ops import Concat, Constant, Requantize
 from crosslayer.core.graph.ops.products import bias_code
-from crosslayer.core.quant import Quant
+from crosslayer.core.quant import Quant, bias_codes, weight_codes
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.quantize.precision import Precision
 from crosslayer.quantize.ranges import RangeRule, Ranges, find_ranges
 from crosslayer.quantize.reconstruct import correct_biases, learn_rounding
-from crosslayer.quantize.scales import activation_code, bias_codes, weight_code, weight_codes
+from crosslayer.quantize.scales import activation_code, weight_code
 
 _INT8 = Precision()
 

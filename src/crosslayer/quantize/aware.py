@@ -41,8 +41,8 @@ class QuantizeAware(Stage):
             precision, chosen = self.mixed.choose(design, bench)
             start = replace(self.mixed.start, precision=precision)
         started, notes = start.apply(design, bench)
-        from crosslayer.execute.torch_training import train  # PyTorch is loaded only by who trains
-        from crosslayer.quantize.straight import StraightThrough
+        from crosslayer.execute.straight_training import StraightThrough  # PyTorch is loaded only by who trains
+        from crosslayer.execute.torch_training import train
 
         module = StraightThrough(
             _with_biases(design.graph, started.graph) if start.correct_biases else design.graph,

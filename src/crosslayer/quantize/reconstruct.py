@@ -10,10 +10,9 @@ import threadpoolctl
 
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Activation, Conv2d, Dense, DepthwiseConv2d
-from crosslayer.core.quant import Array, Quant
+from crosslayer.core.quant import Array, Quant, bias_codes
 from crosslayer.execute import exact
 from crosslayer.execute.reference import encode_input, repeated
-from crosslayer.quantize.scales import bias_codes
 
 _LAYERS = (Conv2d, DepthwiseConv2d, Dense)
 _STRETCH = 1.1, -0.1

@@ -53,18 +53,6 @@ def weight_code(
     return symmetric(scale * top, bits, axis)
 
 
-def weight_codes(weight: Array, taps: Quant) -> Array:
-    """The nearest codes, but for the most negative one (TFLite specification: −127…127; 2 bits: −1, 0, 1)."""
-    return np.maximum(taps.encode(weight), -taps.highest)
-
-
-def bias_codes(bias: Array, source: Quant, taps: Quant) -> Array:
-    """Nearest codes of a bias at scale_x · scale_w, in float64; saturated at 32 bits."""
-    # a bias scale is a product of two float32 scales; float64 keeps the quotient exact enough for 32 bits
-    steps = np.rint(bias.astype(np.float64) / (source.scale[0] * np.array(taps.scale)))
-    return np.clip(steps, -(2**31), 2**31 - 1)
-
-
 def power_above(values: Array) -> Array:
     """The least power of two that is not below each value, as float32 has it; 0 stays 0."""
     return np.where(values > 0, np.exp2(np.ceil(np.log2(np.where(values > 0, values, 1.0).astype(np.float32)))), 0.0)

@@ -48,3 +48,11 @@ def without_unused(graph: Graph) -> Graph:
         types={name: kind for name, kind in graph.types.items() if name in kept},
         constants={name: value for name, value in graph.constants.items() if name in needed},
     )
+
+
+def between(graph: Graph, start: str, end: str) -> Graph:
+    """What computes `end` from `start`, a value that all ways to it lead through."""
+    names = [*graph.inputs, *(node.name for node in graph.nodes)]
+    first, last = names.index(start), names.index(end)
+    nodes = graph.nodes[max(0, first - len(graph.inputs) + 1) : last - len(graph.inputs) + 1]
+    return without_unused(replace(graph, inputs=(start,), outputs=(end,), nodes=nodes))

@@ -33,11 +33,10 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.graph.ops.products import largest_sum
 from crosslayer.core.graph.ops.unary import Unary
-from crosslayer.core.quant import Array, Quant
+from crosslayer.core.quant import Array, Quant, bias_codes, weight_codes
 from crosslayer.execute import exact
 from crosslayer.execute.reference import encode_input
 from crosslayer.execute.torch import Learner, Linear, evaluate, filters, linear, linear_gradients, repeated, to_torch
-from crosslayer.quantize.scales import bias_codes, weight_codes
 
 Tensor = torch.Tensor
 Bounds = tuple[int, int]
