@@ -19,6 +19,7 @@ from crosslayer.learn.train import Train
 from crosslayer.networks.zoo import network
 from crosslayer.prune.channels import PruneChannels, Schedule
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.search import SearchPruning
 
 UNTUNED = Training(epochs=0)
 TUNED = Training(epochs=1, batch=32, rate=1e-3, decay=0.0)
@@ -209,6 +210,19 @@ def test_a_pruned_network_learns_from_the_one_before(bench: Bench, trained: Desi
     wanted = np.log(run(trained.graph, x) + 1e-9)
     apart = [np.abs(np.log(run(stage(trained, bench).graph, x) + 1e-9) - wanted).mean() for stage in (alone, taught)]
     assert apart[1] < apart[0]
+
+
+def test_the_search_keeps_the_smallest_network_that_holds(bench: Bench, trained: Design, tmp_path: Path) -> None:
+    pruning = PruneChannels(drop=0.02, keep=0.2, samples=64, tuning=TUNED)
+    stage = SearchPruning(pruning=pruning, steps=(0.2, 0.4), epochs=(0, 1), least="macs")
+    pruned = stage(trained, replace(bench, scratch=tmp_path))
+    notes = pruned.trail[-1].notes
+    assert len(notes["trials"]) == 4
+    macs = sum(pruned.graph.macs.values())
+    assert notes["trials"][notes["chosen"]]["macs"] == macs == min(trial["macs"] for trial in notes["trials"])
+    assert bench.accuracy(pruned.graph, bench.data.validation) >= notes["limit"]
+    again = stage(trained, replace(bench, scratch=tmp_path))  # from what each trial left there
+    assert again == pruned
 
 
 def test_integers_are_not_pruned(bench: Bench, trained: Design) -> None:

@@ -33,7 +33,7 @@ from crosslayer.report.memory import memory_map
 from crosslayer.report.page import render, write_report
 from crosslayer.report.pictures import Bitmap, Curve, picture
 from crosslayer.report.text import verdict_table
-from crosslayer.report.trail import trajectory
+from crosslayer.report.trail import sensitivities, trajectory
 from crosslayer.report.verdicts import margin, sentence, torn
 
 EVIL = "<script>alert('x')</script>\"&$x_1$[red]"
@@ -373,6 +373,24 @@ def test_a_trajectory_keeps_the_points_that_can_be_drawn() -> None:
     assert [p.parameters for p in trajectory(Step(stage="s", notes={"trajectory": noted}))] == [5.0]
     assert trajectory(Step(stage="s", notes={"trajectory": "text"})) == ()
     assert [p.kept for p in trajectory(TRAIL[1])] == [True, True, False]
+
+
+def test_the_sensitivity_of_a_layer_is_a_line_from_its_start() -> None:
+    noted = [
+        {"layer": "conv1", "removed": 0.5, "accuracy": 0.7, "start": 0.9},
+        {"layer": "conv1", "removed": 0.25, "accuracy": 0.8, "start": 0.9},
+        {"layer": "fc<1>", "removed": 0.25, "accuracy": 0.85, "start": 0.9},
+        {"layer": "conv1", "removed": "x", "accuracy": 0.7, "start": 0.9},
+        {"layer": 3, "removed": 0.5, "accuracy": 0.7, "start": 0.9},
+    ]
+    step = Step(stage="measure-sensitivity()", notes={"sensitivity": noted})
+    first, second = sensitivities(step)
+    assert (first.layer, first.removed, first.accuracy) == ("conv1", (0.0, 0.25, 0.5), (0.9, 0.8, 0.7))
+    assert second.layer == "fc<1>"
+    text = render(sheet(design=replace(sheet().design, trail=(step,))))
+    assert "Sensitivity of the layers in step 1" in text
+    assert "<b>fc&lt;1&gt;</b>" in text
+    assert sensitivities(Step(stage="s", notes={"sensitivity": "text"})) == ()
 
 
 def test_plots_wear_the_colours_of_the_page() -> None:

@@ -43,6 +43,7 @@ from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
 from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.quantize.aware import QuantizeAware
@@ -322,6 +323,12 @@ PROMISES: list[tuple[Stage, Any]] = [
     (FineTune(epochs=1, batch=32), lambda: fresh("lenet5")),
     (
         PruneChannels(step=0.5, tuning=Training(epochs=0), drop=1.0, keep=0.3, patience=2, cost="drop / energy"),
+        lambda: fresh("lenet5"),
+    ),
+    (
+        SearchPruning(
+            pruning=PruneChannels(drop=1.0, keep=0.6, samples=32), steps=(0.3, 0.5), epochs=(0,), least="macs"
+        ),
         lambda: fresh("lenet5"),
     ),
     (MeasureSensitivity(shares=(0.3, 0.6), samples=32), lambda: fresh("lenet5")),

@@ -49,10 +49,13 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/default"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished stage.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes for sensitivity analysis; results are the same.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Run a study: train, prune, quantize, plan, write C, run it, and judge it."""
     from dataclasses import replace
+
+    import joblib
 
     from crosslayer import flow
     from crosslayer.study import load_study, parse_study
@@ -66,7 +69,8 @@ def run(
         text = _plain(stage) + " (done before)" * resumed
         _error.print(f"[bold]{position + 1}/{len(job.recipe) + 1}[/] {text}", soft_wrap=True, highlight=False)
 
-    sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
+    with joblib.parallel_config(n_jobs=jobs):
+        sheet = flow.build(job, out, resume=resume, progress=track, observe=observe)
     _conclude(sheet, out, as_json)
 
 

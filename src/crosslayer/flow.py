@@ -33,6 +33,8 @@ from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
+from crosslayer.prune.search import SearchPruning
+from crosslayer.prune.sensitivity import MeasureSensitivity
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.mixed import MixedPrecision
@@ -97,7 +99,7 @@ def prepare(study: Study) -> Job:
     recipe = study.recipe if study.recipe is not None else recipe
     if graph.types[graph.outputs[0]].size != len(data.classes):
         raise InputError(f"network '{study.network.source}' is no classifier; {data.name} has classes to be told apart")
-    least = min((stage.keep for stage in recipe if isinstance(stage, PruneChannels)), default=1.0)
+    least = min((_least_kept(stage) for stage in recipe), default=1.0)
     order = tuple(node.name for node in graph.nodes)
     needs = {
         MemoryKind.FLASH: int(graph.parameters * least),  # one byte per int8 weight
@@ -107,6 +109,19 @@ def prepare(study: Study) -> Job:
     design = Design(graph=graph, target=target)
     rehearse(recipe, design, data)
     return Job(study=study, recipe=recipe, design=design, data=data)
+
+
+def _least_kept(stage: Stage) -> float:
+    """The least share of the parameters that a stage can leave."""
+    match stage:
+        case SearchPruning(pruning=pruning):
+            return _least_kept(pruning)
+        case PruneChannels(keep=keep, of="parameters"):
+            return keep
+        case PruneChannels():
+            return 0.0
+        case _:
+            return 1.0
 
 
 def find_network(source: str, data: Dataset, seed: int) -> tuple[Graph, Recipe]:
@@ -155,7 +170,7 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
     bench = Bench(data=replace(data, train=data.train.take(slice(0, 1))), seed=0, executor=execute)
     for position, stage in enumerate(recipe):
         try:
-            if isinstance(stage, PruneChannels):
+            if isinstance(stage, PruneChannels | SearchPruning | MeasureSensitivity):
                 stage.check(design)
             elif design.graph.is_integer or not isinstance(stage, (Train, FineTune)):
                 design = (stage.start if isinstance(stage, QuantizeAware | MixedPrecision) else stage)(design, bench)
@@ -179,7 +194,7 @@ def build(
     """
     study, data = job.study, job.data
     work = claim(out, study_text(study, job.recipe), resume=resume)
-    bench = Bench(data=data, seed=study.seed, executor=execute, progress=progress)
+    bench = Bench(data=data, seed=study.seed, executor=execute, progress=progress, cache=work / "cache")
     baseline = job.design.graph
 
     def visit(position: int, stage: Stage, design: Design) -> None:

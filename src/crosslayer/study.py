@@ -18,6 +18,7 @@ from crosslayer.core.stage import Recipe, Stage
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
+from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
@@ -40,6 +41,7 @@ STAGES: tuple[type[Stage], ...] = (
     PruneChannels,
     QuantizeAffine,
     QuantizeAware,
+    SearchPruning,
     SimplifyIntegers,
     Train,
 )

@@ -1,6 +1,5 @@
 """The three networks of the talk, their data, and how each gets its float weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +9,10 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.dataset import Dataset, Split
 from crosslayer.core.design import Design
 from crosslayer.core.stage import run
-from crosslayer.datasets.catalog import load
+from crosslayer.execute.training import Training
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.train import Train
 from crosslayer.networks.zoo import network
-
-TARGET = "stm32f769"  # the talk's device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +22,39 @@ class Subject:
     network: str
     data: str
     learn: Train
+    tuning: Training
+    """After each removal."""
+    aware: Training
+    """Of the integer network."""
     small: Train | None = None
     """How they are learned before, on images of half the height and width, at a quarter of the work for each."""
+    step: float = 0.1
+    target: str = "stm32f769"  # the talk's device
 
 
 SUBJECTS = {
-    "lenet5-mnist": Subject(network="lenet5", data="mnist", learn=Train(epochs=15, shift=1)),
+    "lenet5-mnist": Subject(
+        network="lenet5",
+        data="mnist",
+        learn=Train(epochs=15, shift=1),
+        tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=1),
+        aware=Training(epochs=3, rate=1e-3, decay=0.0, shift=1),
+    ),
     "lenet5-cifar10": Subject(
-        network="lenet5", data="cifar10", learn=Train(epochs=60, rate=2e-3, decay=0.01, shift=2, flip=True)
+        network="lenet5",
+        data="cifar10",
+        learn=Train(epochs=40, decay=0.01, shift=2, flip=True),
+        tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=2, flip=True),
+        aware=Training(epochs=2, rate=1e-3, decay=0.0, shift=2, flip=True),
     ),
     "vgg11-cifar10": Subject(
         network="vgg11",
         data="cifar10",
         small=Train(epochs=8, rate=2e-3, decay=0.05, shift=2, flip=True),
         learn=Train(epochs=5, rate=1e-3, decay=0.05, shift=4, flip=True),
+        step=0.25,
+        tuning=Training(epochs=1, rate=5e-4, decay=0.0, shift=4, flip=True),
+        aware=Training(epochs=1, rate=2e-4, decay=0.0, shift=4, flip=True),
     ),
 }
 
@@ -46,7 +62,7 @@ SUBJECTS = {
 def trained(subject: Subject, data: Dataset, bench: Bench, work: Path) -> Design:
     """The float network; what was learned before is taken from `work`."""
     graph = network(subject.network, data.shape, len(data.classes), bench.seed)
-    target = load_target(TARGET)
+    target = load_target(subject.target)
 
     def learned(stage: Train, start: Design, bench: Bench) -> Design:
         return run((stage,), start, bench, judge=lambda _: (), checkpoints=work)
@@ -69,9 +85,3 @@ def halved(data: Dataset) -> Dataset:
 
     train, validation, test = map(half, (data.train, data.validation, data.test))
     return replace(data, train=train, validation=validation, test=test)
-
-
-def prepared(name: str) -> tuple[Subject, Callable[[], Dataset]]:
-    """A subject and how its data are loaded."""
-    subject = SUBJECTS[name]
-    return subject, lambda: load(subject.data)

@@ -50,13 +50,17 @@ class MeasureSensitivity(Stage):
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The design; notes: the sensitivity of its layers."""
-        check_prunable(design.graph, self.importance)
+        self.check(design)
         ranks = ranked(design.graph, self.importance, self.evidence, bench)
         tried = [next(removals(design.graph, *rank, share), None) for rank in ranks for share in self.shares]
         found = [candidate for candidate in tried if candidate is not None]
         seen = bench.data.validation.take(slice(0, self.samples))
         start, *reached = accuracies(design.graph, [candidate.graph for candidate in found], seen, bench)
         return design, {"sensitivity": sensitivity_notes(start, found, reached)}
+
+    def check(self, design: Design) -> None:
+        """Raises `GraphError` if a design's sensitivity cannot be measured so, whatever is learned before."""
+        check_prunable(design.graph, self.importance)
 
 
 def check_prunable(graph: Graph, importance: Importance) -> None:

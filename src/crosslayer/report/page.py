@@ -13,8 +13,8 @@ from crosslayer.report import figures, verdicts
 from crosslayer.report.confusion import MATRIX_CLASSES, class_rows, heat, mistakes
 from crosslayer.report.memory import memory_map, usages
 from crosslayer.report.pictures import cards, is_bitmap
-from crosslayer.report.plots import plot_course, plot_trajectory, unit_label
-from crosslayer.report.trail import courses, rows, trajectory
+from crosslayer.report.plots import plot_course, plot_sensitivity, plot_trajectory, unit_label
+from crosslayer.report.trail import courses, rows, sensitivities, trajectory
 
 
 def write_report(sheet: Sheet, path: Path) -> None:
@@ -54,6 +54,7 @@ def _content(sheet: Sheet) -> dict[str, Any]:
     design = sheet.design
     along = courses(design.trail)
     trajectories = [(i, trajectory(step)) for i, step in enumerate(design.trail, 1)]
+    sensitive = [(i, sensitivities(step)) for i, step in enumerate(design.trail, 1)]
     return {
         "sheet": sheet,
         "design": design,
@@ -64,6 +65,11 @@ def _content(sheet: Sheet) -> dict[str, Any]:
         "trail": rows(design.trail, along),
         "course_plots": [(c, unit_label(c), plot_course(c, f"course{i}")) for i, c in enumerate(along) if c.is_known],
         "trajectory_plots": [(i, plot_trajectory(p, f"trajectory{i}")) for i, p in trajectories if p],
+        "sensitivity_plots": [
+            (i, [(line.layer, plot_sensitivity(s, n, f"sensitivity{i}.{n}")) for n, line in enumerate(s)])
+            for i, s in sensitive
+            if s
+        ],
         "shares": _shares(sheet.layers),
         "usages": usages(sheet),
         "ram_bytes": design.target.capacity(MemoryKind.RAM),

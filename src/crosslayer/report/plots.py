@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from crosslayer.core.errors import ToolError
 from crosslayer.report.figures import Scale, scale
-from crosslayer.report.trail import Course, Point
+from crosslayer.report.trail import Course, Point, Sensitivity
 
 # Colours that nobody would choose stand for those of the page's theme.
 _INK, _GRID, _ACCENT, _BAD = "#010203", "#010204", "#010205", "#010206"
@@ -83,6 +83,20 @@ def plot_trajectory(points: Sequence[Point], key: str) -> Plot:
         axes.xaxis.set_major_formatter(_ticked)
 
     return _render(draw, key, width=640, height=260)
+
+
+def plot_sensitivity(layers: Sequence[Sensitivity], number: int, key: str) -> Plot:
+    """Accuracy in percent against the share of one layer's channels that was removed, on axes that all layers share."""
+    line = layers[number]
+    seen = [100 * value for layer in layers for value in layer.accuracy]
+
+    def draw(axes: Any) -> None:
+        x, y = ([100 * value for value in values] for values in (line.removed, line.accuracy))
+        axes.plot(x, y, color=_ACCENT, marker="o", markersize=4.5, clip_on=False)
+        axes.set_xlim(0, 105 * max(max(layer.removed) for layer in layers))
+        axes.set_ylim(*_range(seen, floor=None))
+
+    return _render(draw, key, width=220, height=130)
 
 
 def unit_label(course: Course) -> str:

@@ -10,6 +10,7 @@ from crosslayer.core.score import Score
 from crosslayer.report.figures import amount, change, exact
 
 TRAJECTORY = "trajectory"
+SENSITIVITY = "sensitivity"
 _MISSING = "–"
 
 
@@ -60,6 +61,16 @@ class Point:
     kept: bool
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """Of a layer: shares of its channels that were removed, from 0 on, and the accuracy after each."""
+
+    layer: str
+    removed: tuple[float, ...]
+    accuracy: tuple[float, ...]
+
+
 def courses(trail: Sequence[Step]) -> tuple[Course, ...]:
     """Each figure that some stage has, in the order of first appearance."""
     first: dict[str, Score] = {}
@@ -104,6 +115,21 @@ def trajectory(step: Step) -> tuple[Point, ...]:
                 kept = entry.get("kept") is not False
                 points.append(Point(parameters=float(parameters), accuracy=float(accuracy), kept=kept))
     return tuple(points)
+
+
+def sensitivities(step: Step) -> tuple[Sensitivity, ...]:
+    """Those of `notes["sensitivity"]` that can be drawn, by layer; none if the stage noted none."""
+    noted: Any = step.notes.get(SENSITIVITY, ())  # Any: notes are plain values of the stage's choice
+    found: dict[str, dict[float, float]] = {}
+    for entry in noted if isinstance(noted, (list, tuple)) else ():
+        if isinstance(entry, Mapping) and isinstance(layer := entry.get("layer"), str):
+            removed, accuracy, start = (entry.get(key) for key in ("removed", "accuracy", "start"))
+            if _drawable(removed) and _drawable(accuracy) and _drawable(start):
+                found.setdefault(layer, {0.0: float(start)})[float(removed)] = float(accuracy)
+    return tuple(
+        Sensitivity(layer=layer, removed=tuple(sorted(line)), accuracy=tuple(line[x] for x in sorted(line)))
+        for layer, line in found.items()
+    )
 
 
 def _drawable(value: Any) -> TypeGuard[float]:
