@@ -157,6 +157,7 @@ PARAMETERS = {
         *("tuning = {distill = 2.0}", 'of = "money"', 'schedule = "never"'),
         *("evidence = 0", 'importance = "luck"', 'cost = "macs"', 'cost = "drop ("', "cost = 3"),
     ),
+    "prune-weights": ("zeros = 0", "zeros = 1", 'pattern = "4:2"', 'pattern = "x"', "rounds = 0", "drop = -1"),
     "search-pruning": ("steps = []", "steps = [1.0]", "epochs = [-1]", 'least = "money"'),
     "measure-sensitivity": ("shares = []", "shares = [1.0]", "evidence = 0", "samples = 0"),
     "quantize-affine": ("samples = 0", 'rounding = "up"'),

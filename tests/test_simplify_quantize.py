@@ -45,6 +45,7 @@ from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.importance import Importance
 from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
+from crosslayer.prune.weights import PruneWeights
 from crosslayer.quantize.affine import QuantizeAffine, quantize
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
@@ -331,6 +332,8 @@ PROMISES: list[tuple[Stage, Any]] = [
         ),
         lambda: fresh("lenet5"),
     ),
+    (PruneWeights(zeros=0.7, rounds=2, drop=1.0), fresh),
+    (PruneWeights(pattern="2:4", drop=1.0), lambda: fresh("lenet5")),
     (MeasureSensitivity(shares=(0.3, 0.6), samples=32), lambda: fresh("lenet5")),
     (PruneChannels(step=0.9, drop=1.0, keep=0.6, importance=Importance.TAYLOR, evidence=50), fresh),
     (FoldNorms(), fresh),

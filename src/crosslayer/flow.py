@@ -12,7 +12,7 @@ from typing import final
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
-from crosslayer.core.errors import GraphError, InputError
+from crosslayer.core.errors import DesignError, GraphError, InputError
 from crosslayer.core.files import discard, is_partial, sweep_partials, unwritable, write_atomic
 from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.plan import peak_bytes
@@ -35,6 +35,7 @@ from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
+from crosslayer.prune.weights import PruneWeights
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.mixed import MixedPrecision
@@ -170,11 +171,11 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
     bench = Bench(data=replace(data, train=data.train.take(slice(0, 1))), seed=0, executor=execute)
     for position, stage in enumerate(recipe):
         try:
-            if isinstance(stage, PruneChannels | SearchPruning | MeasureSensitivity):
+            if isinstance(stage, FineTune | PruneChannels | PruneWeights | SearchPruning | MeasureSensitivity):
                 stage.check(design)
-            elif design.graph.is_integer or not isinstance(stage, (Train, FineTune)):
+            elif design.graph.is_integer or not isinstance(stage, Train):
                 design = (stage.start if isinstance(stage, QuantizeAware | MixedPrecision) else stage)(design, bench)
-        except (GraphError, InputError) as error:
+        except (DesignError, GraphError, InputError) as error:
             raise type(error)(f"stage {position + 1} ({stage.name()}): {error}") from error
     if design.plan is None or not design.graph.is_integer:
         raise InputError("the recipe does not lead to firmware; let it end with quantize-affine and then plan-arena")

@@ -20,6 +20,7 @@ from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
+from crosslayer.prune.weights import PruneWeights
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.aware import QuantizeAware
 from crosslayer.quantize.equalize import Equalize
@@ -39,6 +40,7 @@ STAGES: tuple[type[Stage], ...] = (
     MixedPrecision,
     PlanArena,
     PruneChannels,
+    PruneWeights,
     QuantizeAffine,
     QuantizeAware,
     SearchPruning,

@@ -62,8 +62,13 @@ class FineTune(Stage):
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The tuned design; notes: epochs and samples. Raises `DesignError` if the teacher cannot be read."""
-        graph = _fit(design.graph, bench, self, load_design(Path(self.teacher)).graph if self.teacher else None)
+        graph = _fit(design.graph, bench, self, self.check(design))
         return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
+
+    def check(self, design: Design) -> Graph | None:
+        """The teacher, if there is one. Raises `GraphError` if the design cannot be tuned, `DesignError` without it."""
+        _check_float(design.graph)
+        return load_design(Path(self.teacher)).graph if self.teacher else None
 
 
 def _training(stage: Train | FineTune) -> Training:
@@ -81,8 +86,7 @@ def _training(stage: Train | FineTune) -> Training:
 
 
 def _fit(graph: Graph, bench: Bench, stage: Train | FineTune, teacher: Graph | None = None) -> Graph:
-    if graph.is_integer:
-        raise GraphError("cannot train integer weights; put this stage before quantization")
+    _check_float(graph)
     from crosslayer.execute.torch_training import fit  # PyTorch is loaded only by who trains
 
     checkpoint = None if bench.scratch is None else bench.scratch / "training.safetensors"
@@ -95,3 +99,8 @@ def _fit(graph: Graph, bench: Bench, stage: Train | FineTune, teacher: Graph | N
         checkpoint=checkpoint,
         teacher=teacher,
     )
+
+
+def _check_float(graph: Graph) -> None:
+    if graph.is_integer:
+        raise GraphError("cannot train integer weights; put this stage before quantization")

@@ -1,21 +1,20 @@
 """Structured pruning in five steps, after the talk "A Cross-Layer Approach" (Shafique, tinyML Talks, 2022)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, final
 
 from crosslayer.core.bench import Bench
 from crosslayer.core.codec import suggest
-from crosslayer.core.design import Design, Step, load_design, save_design
-from crosslayer.core.errors import DesignError
+from crosslayer.core.design import Design
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute.training import Training
 from crosslayer.kernels.choose import liked_channels
 from crosslayer.prune.cost import SAVED, Cost
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.rounds import last_round, save_round, tuned
 from crosslayer.prune.savings import amounts, check_known
 from crosslayer.prune.sensitivity import Candidate, check_prunable, ranked, removals, sensitivity_notes
 from crosslayer.prune.variants import accuracies
@@ -83,7 +82,7 @@ class PruneChannels(Stage):
         """The smaller design; notes: the trajectory, one entry per round with `kept` false for those taken back, and
         the sensitivity of the layers at the start."""
         self.check(design)
-        graph, notes = self._resume(design, bench)
+        graph, notes = last_round(design, bench)
         if not notes:
             start = bench.accuracy(graph, bench.data.validation)
             first = {"layer": "", "removed": 0, "accuracy": start, "kept": True, **self._left(design, graph)}
@@ -91,28 +90,18 @@ class PruneChannels(Stage):
             notes |= {"trajectory": [first], "limit": start - self.drop, "sensitivity": sensitivity}
         trajectory: list[dict[str, Any]] = notes["trajectory"]
         while (found := self._round(replace(design, graph=graph), design, trajectory, bench)) is not None:
-            smaller = self._tuned(found[0], design.graph, bench, len(trajectory))
+            smaller = tuned(found[0], self.tuning, design.graph, bench, len(trajectory))
             reached = bench.accuracy(smaller, bench.data.validation)
             kept = reached >= notes["limit"]
             trajectory.append({**found[1], "accuracy": reached, "kept": kept, **self._left(design, smaller)})
             graph = smaller if kept else graph
-            if bench.scratch is not None:
-                state = Step(stage=str(self), notes=notes)
-                save_design(replace(design, graph=graph, plan=None, trail=(state,)), bench.scratch / "pruned")
+            save_round(self, replace(design, graph=graph), notes, bench)
         return replace(design, graph=graph, plan=None), notes
 
     def check(self, design: Design) -> None:
         """Raises `GraphError` or `InputError` if a design cannot be pruned so, whatever is learned before."""
         check_prunable(design.graph, self.importance)
         check_known(design.target, {*Cost(self.cost).names, self.of})
-
-    def _resume(self, design: Design, bench: Bench) -> tuple[Graph, dict[str, Any]]:
-        """The graph and notes that a killed run left, or the graph of the start and none."""
-        if bench.scratch is not None and (saved := bench.scratch / "pruned").is_dir():
-            with suppress(DesignError):
-                found = load_design(saved)
-                return found.graph, dict(found.trail[0].notes)
-        return design.graph, {}
 
     def _left(self, whole: Design, graph: Graph) -> dict[str, Any]:
         """What is left of the network: counts, and the share of what is to be saved."""
@@ -189,22 +178,3 @@ class PruneChannels(Stage):
         seen = bench.data.validation.take(slice(0, self.samples))
         accuracy, *reached = accuracies(graph, [candidate.graph for candidate in found], seen, bench)
         return accuracy, found, reached
-
-    def _tuned(self, graph: Graph, teacher: Graph, bench: Bench, turn: int) -> Graph:
-        if self.tuning.epochs == 0:
-            return graph
-        from crosslayer.execute.torch_training import fit  # PyTorch is loaded only by who trains
-
-        checkpoint = None if bench.scratch is None else bench.scratch / f"turn{turn}.safetensors"
-        tuned = fit(
-            graph,
-            bench.data.train,
-            self.tuning,
-            seed=bench.stage_seed() + turn,
-            progress=bench.progress,
-            checkpoint=checkpoint,
-            teacher=teacher,
-        )
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
-        return tuned

@@ -14,6 +14,7 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import BatchNorm
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.rounds import check_float
 from crosslayer.prune.variants import accuracies
 
 
@@ -65,8 +66,7 @@ class MeasureSensitivity(Stage):
 
 def check_prunable(graph: Graph, importance: Importance) -> None:
     """Raises `GraphError` if channels cannot be removed or not be judged so."""
-    if graph.is_integer:
-        raise GraphError("cannot prune integer weights; put this stage before quantization")
+    check_float(graph)
     normed = any(isinstance(node.op, BatchNorm) for node in graph.nodes)
     if importance is Importance.BATCH_NORM and not normed:
         raise GraphError("has no batch normalization whose scales would say what matters; choose other importance")

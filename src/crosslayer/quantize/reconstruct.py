@@ -143,7 +143,7 @@ def _rounded(layer: Layer, rng: np.random.Generator) -> Array:
             grad -= _PRESSURE / v.size * 2 * beta * np.sign(away) * np.abs(away) ** (beta - 1)
         inside = (h > 0) & (h < 1) & (np.abs(floor + h) <= top)
         v -= adam.step(grad * inside * (high - low) * share * (1 - share), step)
-    codes = np.clip(floor + (v > 0), -top, top)
+    codes = np.where(weight == 0, 0.0, np.clip(floor + (v > 0), -top, top))  # what is pruned stays so
     return layer.codes if np.mean(missed(codes)[0] ** 2) >= base else _unmatrix(layer, codes)
 
 
