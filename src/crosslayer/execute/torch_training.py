@@ -54,8 +54,8 @@ def train(
     Minimizes cross-entropy of the logits under a final softmax; a network whose output has the size of its input
     minimizes the squared error of its reconstruction. With `training.distill`, a share of the loss compares with the
     logits of `teacher`. Weights that are zero, in a layer that has others, are taken to be pruned: they stay zero. With
-    `checkpoint`, each epoch is saved there and training goes on
-    after the last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
+    `checkpoint`, each epoch is saved there and training goes on after the last one; an interrupted and resumed training
+    gives the same weights as an uninterrupted one.
     """
     loss = _loss(module, training, teacher)
     pruned = [

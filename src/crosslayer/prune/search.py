@@ -31,9 +31,10 @@ class SearchPruning(Stage):
     def __post_init__(self) -> None:
         check_parameters(
             (len(self.steps) > 0 and len(self.epochs) > 0, "steps and epochs must not be empty"),
+            (all(0 < step < 1 for step in self.steps), "steps must lie between 0 and 1"),
+            (all(epochs >= 0 for epochs in self.epochs), "epochs must be at least 0"),
             (self.least in SAVED, f"least '{self.least}' is not known; {suggest(self.least, SAVED)}"),
         )
-        self._tried()  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The chosen design; notes: those of its pruning, and for each trial what it reached."""
