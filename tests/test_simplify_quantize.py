@@ -345,7 +345,7 @@ PROMISES: list[tuple[Stage, Any]] = [
         lambda: fresh("lenet5"),
     ),
     (Equalize(), simplified),
-    (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1)), simplified),
+    (QuantizeAware(start=AFFINE, training=Training(epochs=2, batch=32, shift=1, distill=0.5)), simplified),
     (MixedPrecision(budget=40_000.0, samples=16), simplified),
     (SimplifyIntegers(), whole_design),
     (PlanArena(), whole_design),
