@@ -11,7 +11,7 @@ from crosslayer.core.design import Design
 from crosslayer.core.stage import run
 from crosslayer.execute.training import Training
 from crosslayer.hardware.catalogue import load_target
-from crosslayer.learn.train import Train
+from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 
 
@@ -24,6 +24,8 @@ class Subject:
     learn: Train
     tuning: Training
     """After each removal."""
+    last: FineTune
+    """Of what has been pruned."""
     aware: Training
     """Of the integer network."""
     small: Train | None = None
@@ -38,6 +40,7 @@ SUBJECTS = {
         data="mnist",
         learn=Train(epochs=15, shift=1),
         tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=1),
+        last=FineTune(epochs=5, rate=1e-3, shift=1),
         aware=Training(epochs=3, rate=1e-3, decay=0.0, shift=1),
     ),
     "lenet5-cifar10": Subject(
@@ -45,6 +48,7 @@ SUBJECTS = {
         data="cifar10",
         learn=Train(epochs=40, decay=0.01, shift=2, flip=True),
         tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=2, flip=True),
+        last=FineTune(epochs=5, rate=1e-3, shift=2, flip=True),
         aware=Training(epochs=2, rate=1e-3, decay=0.0, shift=2, flip=True),
     ),
     "vgg11-cifar10": Subject(
@@ -54,6 +58,7 @@ SUBJECTS = {
         learn=Train(epochs=5, rate=1e-3, decay=0.05, shift=4, flip=True),
         step=0.25,
         tuning=Training(epochs=1, rate=5e-4, decay=0.0, shift=4, flip=True),
+        last=FineTune(epochs=2, shift=4, flip=True),
         aware=Training(epochs=1, rate=2e-4, decay=0.0, shift=4, flip=True),
     ),
 }

@@ -4,7 +4,8 @@
 
 The protocol. 1. The float network is trained. 2. It is pruned in steps of a quarter of its parameters, with tuning
 after each removal, while validation accuracy stays within five points. 3. Five of these networks, a to e, evenly apart
-in the logarithm of their parameters, are quantized to 16 … 2 bits, each with and without training for it.
+in the logarithm of their parameters, are tuned once more, and quantized to 16 … 2 bits, each with and without training
+for it.
 
 A killed run goes on where it was. Choices are made on validation samples; test figures are taken once, at the end of
 each row. OUT/<name>/seed<n>/ gets pruning.csv, quantization.csv, panels.svg, and talk.md with both tables and the hours
@@ -66,13 +67,17 @@ def pruned(subject: Subject, start: Design, bench: Bench, work: Path) -> list[De
         found.append(design)
 
 
-def chosen(curve: list[Design]) -> dict[str, Design]:
-    """Five of the pruned networks, evenly apart in the logarithm of their parameters; the last is the smallest."""
+def chosen(subject: Subject, curve: list[Design], bench: Bench, work: Path) -> dict[str, Design]:
+    """Five of the pruned networks, evenly apart in the logarithm of their parameters, the last one the smallest; tuned
+    once more."""
     sizes = [math.log(design.graph.parameters) for design in curve]
-    goals = [sizes[0] + (sizes[-1] - sizes[0]) * (i + 1) / len(POINTS) for i in range(len(POINTS))]
-    return {
-        p: curve[min(range(1, len(curve)), key=lambda i: abs(sizes[i] - g))] for p, g in zip(POINTS, goals, strict=True)
-    }
+    found: dict[str, Design] = {}
+    for i, point in enumerate(POINTS):
+        goal = sizes[0] + (sizes[-1] - sizes[0]) * (i + 1) / len(POINTS)
+        nearest = min(range(1, len(curve)), key=lambda i: abs(sizes[i] - goal))
+        tuning = (subject.last,)
+        found[point] = run(tuning, curve[nearest], bench, judge=lambda _: (), checkpoints=work / f"pruned{nearest:02}")
+    return found
 
 
 def tails(bits: int, subject: Subject) -> Iterator[tuple[str, Recipe]]:
@@ -115,15 +120,16 @@ def quantized(
 
 
 def pruning_rows(curve: list[Design], points: dict[str, Design], bench: Bench, work: Path) -> list[dict[str, Any]]:
-    """The table of the pruning curve."""
+    """The table of the pruning curve, and then of the points, which have been tuned once more."""
     rows: list[dict[str, Any]] = []
-    for number, design in enumerate(curve):
-        done = work / f"curve-{number:02}.json"
+    named = [(f"{number:02}", design) for number, design in enumerate(curve)] + list(points.items())
+    for name, design in named:
+        done = work / f"curve-{name}.json"
         if not done.is_file():
             graph = design.graph
             costs = amounts(graph, design.target, ("latency", "energy"))
             row = {
-                "point": "".join(p for p, each in points.items() if each is design),
+                "network": name,
                 "parameters": graph.parameters,
                 "macs": sum(graph.macs.values()),
                 "smaller": round(curve[0].graph.parameters / graph.parameters, 2),
@@ -162,7 +168,7 @@ def study(name: str, seed: int, out: Path, jobs: int) -> None:
         with joblib.parallel_config(n_jobs=jobs):
             start = trained(subject, bench.data, bench, work)
             curve = pruned(subject, start, bench, work)
-            points = chosen(curve)
+            points = chosen(subject, curve, bench, work)
             table = pruning_rows(curve, points, bench, work)
             write_csv(folder / "pruning.csv", table)
             whole = weight_bytes(start.graph)
@@ -204,10 +210,17 @@ def panels(table: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """The talk's first two panels: accuracy over parameters, and over bits."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot([r["parameters"] for r in table], [100 * r["test"] for r in table], marker=".")
-    for row in table:
-        left.annotate(row["point"], (row["parameters"], 100 * row["test"]))
-    left.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title="1. structured pruning")
+    curve, points = ([r for r in table if (r["network"] in POINTS) == is_point] for is_point in (False, True))
+    left.plot([r["parameters"] for r in curve], [100 * r["test"] for r in curve], marker=".")
+    left.plot([r["parameters"] for r in points], [100 * r["test"] for r in points], "x")
+    for row in points:
+        left.annotate(row["network"], (row["parameters"], 100 * row["test"]), xytext=(4, 4), textcoords="offset points")
+    left.set(
+        xscale="log",
+        xlabel="parameters",
+        ylabel="test accuracy, %",
+        title="1. structured pruning (crosses: tuned once more)",
+    )
     for i, point in enumerate(POINTS):
         for method, style in (("after training", ":"), ("trained for it", "-")):
             line = [(r["bits"], 100 * r["test"]) for r in rows if r["point"] == point and r["method"] == method]
