@@ -43,10 +43,13 @@ epochs = 2
 batch = 64
 [[stage]]
 use = "prune-channels"
-epochs = 2
 patience = 1
 keep = 0.8
 drop = 0.1
+[stage.tuning]
+epochs = 2
+rate = 0.001
+decay = 0.0
 [[stage]]
 use = "fine-tune"
 epochs = 2
@@ -207,7 +210,7 @@ def kill_until_the_end(run: Runner, out: Path, undisturbed: Path, chance: random
 def test_a_run_killed_again_and_again_ends_as_if_left_alone(
     seed: int, run: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
-    killed = kill_until_the_end(run, tmp_path / "out", undisturbed, random.Random(seed), steps=110)
+    killed = kill_until_the_end(run, tmp_path / "out", undisturbed, random.Random(seed), steps=180)
     assert killed > 0
 
 

@@ -13,10 +13,15 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.stage import Stage
+from crosslayer.execute.training import Training
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
-from crosslayer.prune.channels import PruneChannels
+from crosslayer.prune.channels import PruneChannels, Schedule
+from crosslayer.prune.cost import SAVED
 from crosslayer.prune.importance import Importance
+from crosslayer.prune.search import SearchPruning
+from crosslayer.prune.sensitivity import MeasureSensitivity
+from crosslayer.prune.weights import PruneWeights
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.norms import FoldNorms
@@ -62,23 +67,30 @@ counts = st.integers(1, 10**6)
 rates = st.floats(1e-9, 1e3)
 shares = st.floats(0.001, 0.999)
 learning = {"epochs": counts, "batch": counts, "rate": rates, "decay": st.floats(0, 1), "shift": counts}
+tunings = st.builds(Training, flip=st.booleans(), distill=shares, temperature=rates, **learning)
+prunings = st.builds(
+    PruneChannels,
+    step=shares,
+    drop=shares,
+    keep=shares,
+    of=st.sampled_from(SAVED),
+    schedule=st.sampled_from(Schedule),
+    rounds=counts,
+    importance=st.sampled_from(Importance),
+    evidence=counts,
+    cost=st.sampled_from(["drop", "drop / (macs + 0.5 * ram)"]),
+    samples=counts,
+    patience=counts,
+    multiple=counts,
+    tuning=tunings,
+)
 stages: st.SearchStrategy[Stage] = st.one_of(
     st.builds(Train, flip=st.booleans(), **learning),
     st.builds(FineTune, flip=st.booleans(), **learning),
-    st.builds(
-        PruneChannels,
-        step=shares,
-        epochs=counts,
-        drop=shares,
-        keep=shares,
-        importance=st.sampled_from(Importance),
-        evidence=counts,
-        cost=st.sampled_from(["drop", "drop / (macs + 0.5 * ram)"]),
-        samples=counts,
-        patience=counts,
-        batch=counts,
-        rate=rates,
-    ),
+    prunings,
+    st.builds(SearchPruning, pruning=prunings, steps=st.tuples(shares, shares), epochs=st.tuples(counts)),
+    st.builds(PruneWeights, zeros=shares, pattern=st.sampled_from(["", "2:4"]), rounds=counts, tuning=tunings),
+    st.builds(MeasureSensitivity, shares=st.tuples(shares, shares), importance=st.sampled_from(Importance)),
     st.builds(FoldNorms),
     st.builds(FuseActivations),
     st.builds(QuantizeAffine, samples=counts, rounding=st.sampled_from(Rounding)),
