@@ -50,21 +50,18 @@ BITS = (16, 8, 6, 4, 3, 2)
 SIMPLIFY: Recipe = (FoldNorms(), FuseActivations())
 
 
-def pruned(subject: Subject, start: Design, bench: Bench, work: Path) -> list[Design]:
-    """The networks along the pruning curve, the largest first."""
+def pruned(subject: Subject, start: Design, bench: Bench, work: Path) -> Iterator[Design]:
+    """The networks along the pruning curve, the float network first."""
     limit = bench.accuracy(start.graph, bench.data.validation) - LOSS
-    found = [start]
-    while True:
-        held = bench.accuracy(found[-1].graph, bench.data.validation)
-        stage = PruneChannels(
-            step=subject.step, drop=max(0.0, held - limit), keep=0.75, patience=3, tuning=subject.tuning
-        )
-        work_here = work / f"pruned{len(found):02}"
-        work_here.mkdir(exist_ok=True)
-        design = run((stage,), found[-1], bench, judge=lambda _: (), checkpoints=work_here)
-        if design.graph.parameters == found[-1].graph.parameters:
-            return found
-        found.append(design)
+    design, size, number = start, math.inf, 0
+    while design.graph.parameters < size:
+        yield design
+        size, number = design.graph.parameters, number + 1
+        drop = max(0.0, bench.accuracy(design.graph, bench.data.validation) - limit)
+        stage = PruneChannels(step=subject.step, drop=drop, keep=0.75, patience=3, tuning=subject.tuning)
+        folder = work / f"pruned{number:02}"
+        folder.mkdir(exist_ok=True)
+        design = run((stage,), design, bench, judge=lambda _: (), checkpoints=folder)
 
 
 def chosen(subject: Subject, curve: list[Design], bench: Bench, work: Path) -> dict[str, Design]:
@@ -167,7 +164,7 @@ def study(name: str, seed: int, out: Path, jobs: int) -> None:
     def all_of_it() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         with joblib.parallel_config(n_jobs=jobs):
             start = trained(subject, bench.data, bench, work)
-            curve = pruned(subject, start, bench, work)
+            curve = list(pruned(subject, start, bench, work))
             points = chosen(subject, curve, bench, work)
             table = pruning_rows(curve, points, bench, work)
             write_csv(folder / "pruning.csv", table)
