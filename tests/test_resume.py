@@ -322,4 +322,4 @@ def test_a_kill_before_any_step_is_survived(run: Runner, undisturbed: Path, tmp_
 def test_many_runs_killed_again_and_again_end_as_if_left_alone(
     seed: int, run: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
-    kill_until_the_end(run, tmp_path / "out", undisturbed, random.Random(seed), steps=90)
+    kill_until_the_end(run, tmp_path / "out", undisturbed, random.Random(seed), steps=180)
