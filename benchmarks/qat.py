@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own doc
 
 from crosslayer.core.fixed import Rounding
 from crosslayer.execute import exact, reference
-from crosslayer.execute.straight_training import StraightThrough
+from crosslayer.execute.straight import StraightThrough
 from crosslayer.execute.torch import Learner, to_torch
 from crosslayer.networks.zoo import network
 from crosslayer.quantize.affine import quantize

@@ -17,7 +17,7 @@ from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.graph.ops import OPS, Activation, BatchNorm, Dense, Quantize
 from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact, reference
-from crosslayer.execute.straight_training import StraightThrough
+from crosslayer.execute.straight import StraightThrough
 from crosslayer.execute.torch import evaluate, to_torch
 from crosslayer.execute.torch_training import train
 from crosslayer.execute.training import Training

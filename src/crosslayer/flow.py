@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def prepare(study: Study) -> Job:
     recipe = study.recipe if study.recipe is not None else recipe
     if graph.types[graph.outputs[0]].size != len(data.classes):
         raise InputError(f"network '{study.network.source}' is no classifier; {data.name} has classes to be told apart")
-    least = min((_least_kept(stage) for stage in recipe), default=1.0)
+    least = math.prod(_least_kept(stage) for stage in recipe)
     order = tuple(node.name for node in graph.nodes)
     needs = {
         MemoryKind.FLASH: int(graph.parameters * least),  # one byte per int8 weight

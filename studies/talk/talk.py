@@ -130,7 +130,7 @@ def pruning_rows(curve: list[Design], points: dict[str, Design], bench: Bench, w
                 "parameters": graph.parameters,
                 "macs": sum(graph.macs.values()),
                 "smaller": round(curve[0].graph.parameters / graph.parameters, 2),
-                "predicted_energy_uJ": round(1e6 * costs["energy"], 1),
+                "modelled_energy_uJ": round(1e6 * costs["energy"], 1),
                 "validation": round(bench.accuracy(graph, bench.data.validation), 4),
                 "test": round(bench.accuracy(graph, bench.data.test), 4),
             }
@@ -144,14 +144,19 @@ def shown(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
     yield from track(items, description=title, total=total, transient=True)
 
 
-def timed(path: Path, work: Callable[[], T]) -> T:
-    """What `work` gives; its seconds are added to those in the file."""
-    begin = time.monotonic()
-    try:
-        return work()
-    finally:
-        spent = json.loads(path.read_text()) if path.is_file() else 0.0
-        write_atomic(path, json.dumps(spent + time.monotonic() - begin))
+def clock(path: Path) -> Callable[[], float]:
+    """A function that gives the seconds spent so far, over all runs; a kill loses those since its last call."""
+    last = time.monotonic()
+
+    def spent() -> float:
+        nonlocal last
+        now = time.monotonic()
+        seconds = (json.loads(path.read_text()) if path.is_file() else 0.0) + now - last
+        last = now
+        write_atomic(path, json.dumps(seconds))
+        return seconds
+
+    return spent
 
 
 def study(name: str, seed: int, out: Path, jobs: int) -> None:
@@ -161,27 +166,29 @@ def study(name: str, seed: int, out: Path, jobs: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(data=load(subject.data), seed=seed, executor=execute, progress=shown, cache=work / "cache")
 
-    def all_of_it() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        with joblib.parallel_config(n_jobs=jobs):
-            start = trained(subject, bench.data, bench, work)
-            curve = list(pruned(subject, start, bench, work))
-            points = chosen(subject, curve, bench, work)
-            table = pruning_rows(curve, points, bench, work)
-            write_csv(folder / "pruning.csv", table)
-            whole = weight_bytes(start.graph)
-            rows: list[dict[str, Any]] = []
-            for point, design in points.items():
-                for bits in BITS:
-                    rows += quantized(point, replace(design, trail=()), bits, bench, work, (subject, whole))
-                    write_csv(folder / "quantization.csv", rows)
-            return table, rows
-
-    table, rows = timed(work / "seconds.json", all_of_it)
-    hours = json.loads((work / "seconds.json").read_text()) / 3600
+    spent = clock(work / "seconds.json")
+    with joblib.parallel_config(n_jobs=jobs):
+        start = trained(subject, bench.data, bench, work)
+        curve: list[Design] = []
+        for design in pruned(subject, start, bench, work):
+            curve.append(design)
+            spent()
+        points = chosen(subject, curve, bench, work)
+        table = pruning_rows(curve, points, bench, work)
+        write_csv(folder / "pruning.csv", table)
+        whole = weight_bytes(start.graph)
+        rows: list[dict[str, Any]] = []
+        for point, design in points.items():
+            for bits in BITS:
+                rows += quantized(point, replace(design, trail=()), bits, bench, work, (subject, whole))
+                write_csv(folder / "quantization.csv", rows)
+                spent()
+    hours = spent() / 3600
     text = (
         f"# {name}\n\nSeed {seed}; {hours:.2f} hours on {joblib.cpu_count()} processors. Accuracy measured: of float "
-        "networks by PyTorch, of integer ones by the executor that equals the firmware. Energy predicted for "
-        f"{subject.target}, in int8 form.\n\n## Pruning\n\n{markdown(table)}\n\n## Quantization\n\n{markdown(rows)}\n"
+        "networks by PyTorch, of integer ones by the executor that equals the firmware. Energy modelled for "
+        f"{subject.target} from the instructions predicted for the int8 form.\n\n"
+        f"## Pruning\n\n{markdown(table)}\n\n## Quantization\n\n{markdown(rows)}\n"
     )
     write_atomic(folder / "talk.md", text)
     write_atomic(folder / "panels.svg", panels(table, rows))

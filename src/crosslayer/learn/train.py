@@ -62,12 +62,15 @@ class FineTune(Stage):
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The tuned design; notes: epochs and samples. Raises `DesignError` if the teacher cannot be read."""
-        graph = _fit(design.graph, bench, self, self.check(design))
+        graph = _fit(design.graph, bench, self, self._taught_by())
         return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
 
-    def check(self, design: Design) -> Graph | None:
-        """The teacher, if there is one. Raises `GraphError` if the design cannot be tuned, `DesignError` without it."""
+    def check(self, design: Design) -> None:
+        """Raises `GraphError` if the design cannot be tuned, `DesignError` if the teacher cannot be read."""
         _check_float(design.graph)
+        self._taught_by()
+
+    def _taught_by(self) -> Graph | None:
         return load_design(Path(self.teacher)).graph if self.teacher else None
 
 

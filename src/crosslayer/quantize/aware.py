@@ -41,7 +41,7 @@ class QuantizeAware(Stage):
             precision, chosen = self.mixed.choose(design, bench)
             start = replace(self.mixed.start, precision=precision)
         started, notes = start.apply(design, bench)
-        from crosslayer.execute.straight_training import StraightThrough  # PyTorch is loaded only by who trains
+        from crosslayer.execute.straight import StraightThrough  # PyTorch is loaded only by who trains
         from crosslayer.execute.torch_training import train
 
         module = StraightThrough(
