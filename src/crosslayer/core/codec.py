@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -13,6 +14,15 @@ import numpy.typing as npt
 from crosslayer.core.errors import CrosslayerError, InputError
 
 T = TypeVar("T")
+
+
+def dashed(name: str) -> str:
+    """The name of a class in study files and on the command line.
+
+    >>> dashed("PruneChannels")
+    'prune-channels'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
 def to_plain(value: Any) -> Any:

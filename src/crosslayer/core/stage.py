@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from crosslayer.core.bench import Bench
-from crosslayer.core.codec import to_plain
+from crosslayer.core.codec import dashed, to_plain
 from crosslayer.core.design import Design, Step, load_design, save_design
 from crosslayer.core.errors import CrosslayerError, DesignError, GraphError, InputError
 from crosslayer.core.files import sweep_partials
@@ -51,7 +50,7 @@ class Stage(ABC):
     @final
     def name(cls) -> str:
         """The name in study files: `PruneChannels` is `prune-channels`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        return dashed(cls.__name__)
 
 
 def check_parameters(*rules: tuple[bool, str]) -> None:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own documentation uses
 
 from crosslayer.core.graph.graph import Graph, Node
-from crosslayer.core.graph.ops import AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, MaxPool, Pad, Softmax
+from crosslayer.core.graph.ops import AveragePool, BatchNorm, Conv2d, Dense, DepthwiseConv2d, MaxPool, Pad
 from crosslayer.core.graph.ops.windows import Windows
+from crosslayer.core.graph.outputs import logits_of, reconstructs
 from crosslayer.core.quant import Array
 from crosslayer.execute.reference import encode_input
 
@@ -267,15 +268,3 @@ def loss_of(graph: Graph, forward: Callable[..., Tensor]) -> Callable[[Tensor, T
         return lambda x, y: F.mse_loss(forward(x).flatten(1), x.flatten(1))
     logits = logits_of(graph)
     return lambda x, y: F.cross_entropy(forward(x, upto=logits), y)
-
-
-def logits_of(graph: Graph) -> str:
-    """The value of a classifier that softmax turns into shares."""
-    last = graph.producers[graph.outputs[0]]
-    return last.inputs[0] if isinstance(last.op, Softmax) else last.name
-
-
-def reconstructs(graph: Graph) -> bool:
-    """True for a network that is no classifier: its output has the size of its input."""
-    last = graph.producers[graph.outputs[0]]
-    return not isinstance(last.op, Softmax) and graph.types[last.name].size == graph.types[graph.inputs[0]].size

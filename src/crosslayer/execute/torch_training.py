@@ -16,7 +16,8 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.files import write_atomic
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import BatchNorm
-from crosslayer.execute.torch import Learner, Tensor, from_torch, logits_of, loss_of, reconstructs, to_torch
+from crosslayer.core.graph.outputs import logits_of, reconstructs
+from crosslayer.execute.torch import Learner, Tensor, from_torch, loss_of, to_torch
 from crosslayer.execute.training import Training
 
 Watch = Callable[[Iterator[int], str, int], Iterator[int]]
