@@ -84,15 +84,18 @@ def python_value(text: str, known: dict[str, float]) -> float | complex:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "character 1: cannot be read; use drop, parameters, macs, weights_bytes, ram, latency, energy, numbers,"),
+        (
+            "",
+            "character 1: cannot be read; use drop, loss, parameters, macs, weights_bytes, ram, latency, energy,",
+        ),
         ("drop /", "character 7: cannot be read"),
         ("drop / macs)", "character 12: cannot be read"),
         ("drop) + (macs", "character 5: cannot be read"),
         ("  drop $ 2", "character 8: cannot be read"),
         ("\n drop\n/ makros", "character 10: 'makros' is not known"),
         ("drop / makros", "character 8: 'makros' is not known; did you mean 'macs'?"),
-        ("money", "character 1: 'money' is not known; known are: drop, parameters"),
-        ("macs", "does not say drop, the accuracy lost; write such as drop / macs"),
+        ("money", "character 1: 'money' is not known; known are: drop, loss, parameters"),
+        ("macs", "says neither drop nor loss, the harm; write such as drop / macs"),
         ("drop * drop.real", "character 8: 'drop.real' is not allowed"),
         ("(drop + drop.real)", "character 9: 'drop.real' is not allowed"),
         ("drop + __import__('os')", "character 8: '__import__('os')' is not allowed"),
@@ -114,7 +117,7 @@ def python_value(text: str, known: dict[str, float]) -> float | complex:
         ("drop + 1e999", "character 8: the number is too large"),
         ("drop \0", "cannot be read"),
         ("drop # is all", "character 6: '#' is not allowed"),
-        ("drop + 9 ** 9 ** 9 ** 9", "has no finite value where drop is 0.01 and all savings are 0.1"),
+        ("drop + 9 ** 9 ** 9 ** 9", "has no finite value where the harm is 0.01 and all savings are 0.1"),
         ("drop / (macs - macs)", "has no finite value where"),
         ("(drop - 1) ** 0.5", "has no finite value where"),
         ("(" * 150 + "drop" + ")" * 40, "cannot be read"),
@@ -149,6 +152,13 @@ def test_a_removal_that_saves_nothing_costs_most(share: float) -> None:
 
 def cost_of(share: float) -> float:
     return Cost("drop / energy")(0.01, {"energy": share})
+
+
+def test_the_rise_of_the_loss_tells_apart_what_accuracy_does_not() -> None:
+    cost = Cost("loss / macs")
+    assert cost.names == {"macs"}
+    assert cost(0.0, {"macs": 0.1}, 1e-4) < cost(0.0, {"macs": 0.1}, 2e-4)
+    assert cost(0.5, {"macs": 0.1}, -1.0) == cost(0.0, {"macs": 0.1}, 0.0) > 0
 
 
 def test_a_cost_without_a_finite_value_is_infinite() -> None:

@@ -167,3 +167,15 @@ def test_a_teacher_of_another_task_is_refused(bench: Bench, tmp_path: Path) -> N
     stage = FineTune(epochs=1, batch=32, distill=0.5, teacher=str(tmp_path / "teacher"))
     with pytest.raises(GraphError, match="same inputs and classes"):
         stage(fresh(bench, "lenet5"), bench)
+
+
+def test_tuning_that_harms_is_taken_back(bench: Bench) -> None:
+    """A network that was taught well meets labels that are all one class."""
+    design = fresh(bench, "lenet5")
+    training = Training(epochs=8, batch=16, rate=2e-3, decay=0.0)
+    taught = replace(design, graph=fit(design.graph, bench.data.train, training, seed=0, progress=bench.progress))
+    wrong = replace(bench.data.train, labels=np.zeros_like(bench.data.train.labels))
+    after = FineTune(epochs=4, batch=16, rate=2e-3)(taught, replace(bench, data=replace(bench.data, train=wrong)))
+    assert after.trail[-1].notes["kept"] is False
+    assert after.graph == taught.graph
+    assert FineTune(epochs=4, batch=16)(design, bench).trail[-1].notes["kept"] is True

@@ -1,4 +1,4 @@
-"""The accuracy of variants of a network, with what they have in common computed once."""
+"""Accuracy and loss of variants of a network, with what they have in common computed once."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,16 +7,19 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own documentation uses
 
 from crosslayer.core.bench import Bench
 from crosslayer.core.dataset import Split
 from crosslayer.core.graph.channels import layers, remove, together
 from crosslayer.core.graph.edit import between
 from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.ops import Softmax
 from crosslayer.core.quant import Array
 from crosslayer.execute import reference
 from crosslayer.networks.zoo import network
-from crosslayer.prune.variants import accuracies
+from crosslayer.prune.variants import Quality, qualities
 from crosslayer.testing.chance import Seeded
 from crosslayer.testing.datasets import small_dataset
 from crosslayer.testing.graphs import float_graph
@@ -31,7 +34,8 @@ def bench(cache: Path | None = None) -> Bench:
 def samples(graph: Graph, count: int) -> Split:
     rng = np.random.default_rng(1)
     shape = graph.types[graph.inputs[0]].shape
-    return Split(codes=rng.normal(size=(count, *shape)).astype(np.float32), labels=rng.integers(0, 5, count))
+    classes = graph.types[graph.outputs[0]].size
+    return Split(codes=rng.normal(size=(count, *shape)).astype(np.float32), labels=rng.integers(0, classes, count))
 
 
 def without_one(graph: Graph) -> list[Graph]:
@@ -39,8 +43,22 @@ def without_one(graph: Graph) -> list[Graph]:
     return [remove(graph, some) for layer in layers(graph) if (some := together(graph, layer.channels[:1]))]
 
 
-def one_by_one(graph: Graph, variants: Sequence[Graph], split: Split) -> tuple[float, ...]:
-    return tuple(bench().accuracy(each, split) for each in (graph, *variants))
+def one_by_one(graph: Graph, variants: Sequence[Graph], split: Split) -> list[tuple[float, float]]:
+    """Accuracy and cross-entropy, the latter by PyTorch's own function of logarithms."""
+    return [(bench().accuracy(each, split), cross_entropy(each, split)) for each in (graph, *variants)]
+
+
+def cross_entropy(graph: Graph, split: Split) -> float:
+    outputs = torch.from_numpy(reference.run(graph, split.real()).astype(np.float64))
+    labels = torch.from_numpy(split.labels)
+    if isinstance(graph.producers[graph.outputs[0]].op, Softmax):
+        return float(F.nll_loss(outputs.clamp(min=1e-12).log(), labels))
+    return float(F.cross_entropy(outputs, labels))
+
+
+def assert_equal(found: Sequence[Quality], wanted: Sequence[tuple[float, float]]) -> None:
+    assert [one.accuracy for one in found] == [accuracy for accuracy, _ in wanted]
+    assert [one.loss for one in found] == pytest.approx([loss for _, loss in wanted], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -51,7 +69,7 @@ def test_variants_are_as_accurate_as_when_run_alone(name: str) -> None:
     first = next(node for node in graph.nodes if node.op.channel_axis is not None).inputs[1]
     changed = replace(graph, constants={**graph.constants, first: -graph.constants[first]})
     variants = [*variants, changed, graph]
-    assert accuracies(graph, variants, split, bench()) == one_by_one(graph, variants, split)
+    assert_equal(qualities(graph, variants, split, bench()), one_by_one(graph, variants, split))
 
 
 def test_variants_of_random_networks_too() -> None:
@@ -60,7 +78,7 @@ def test_variants_of_random_networks_too() -> None:
         graph = float_graph(Seeded(seed))
         if len(graph.types[graph.outputs[0]].shape) == 1 and (variants := without_one(graph)):
             split = samples(graph, 6)
-            assert accuracies(graph, variants, split, bench()) == one_by_one(graph, variants, split)
+            assert_equal(qualities(graph, variants, split, bench()), one_by_one(graph, variants, split))
             tried += 1
     assert tried > 10
 
@@ -80,22 +98,22 @@ def test_what_comes_before_a_change_is_computed_once() -> None:
     graph = network("lenet5", NETWORKS["lenet5"], 5, 0)
     variants = without_one(graph)
     counting = Counting()
-    accuracies(graph, variants, samples(graph, 8), replace(bench(), executor=counting))
+    qualities(graph, variants, samples(graph, 8), replace(bench(), executor=counting))
     assert counting.nodes < 0.75 * len(graph.nodes) * (len(variants) + 1)
 
 
 def test_processes_and_the_cache_change_nothing(tmp_path: Path) -> None:
     graph = network("lenet5", NETWORKS["lenet5"], 5, 0)
     variants, split = without_one(graph), samples(graph, 600)
-    alone = accuracies(graph, variants, split, bench())
+    alone = qualities(graph, variants, split, bench())
     with joblib.parallel_config(n_jobs=2):
-        assert accuracies(graph, variants, split, bench(tmp_path)) == alone
+        assert qualities(graph, variants, split, bench(tmp_path)) == alone
     assert len(list(tmp_path.iterdir())) == 3
     counting = Counting()
-    assert accuracies(graph, variants, split, replace(bench(tmp_path), executor=counting)) == alone
+    assert qualities(graph, variants, split, replace(bench(tmp_path), executor=counting)) == alone
     assert counting.nodes == 0
-    next(tmp_path.iterdir()).write_text("[1")
-    assert accuracies(graph, variants, split, replace(bench(tmp_path), executor=counting)) == alone
+    next(tmp_path.iterdir()).write_text("[[1, 2]]")
+    assert qualities(graph, variants, split, replace(bench(tmp_path), executor=counting)) == alone
     assert counting.nodes > 0
 
 

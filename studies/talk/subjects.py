@@ -31,6 +31,8 @@ class Subject:
     small: Train | None = None
     """How they are learned before, on images of half the height and width, at a quarter of the work for each."""
     step: float = 0.1
+    keep: float = 0.75
+    """The share of the parameters that each step along the pruning curve leaves."""
     target: str = "stm32f769"  # the talk's device
 
 
@@ -46,10 +48,11 @@ SUBJECTS = {
     "lenet5-cifar10": Subject(
         network="lenet5",
         data="cifar10",
-        learn=Train(epochs=40, decay=0.01, shift=2, flip=True),
-        tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=2, flip=True),
-        last=FineTune(epochs=5, rate=1e-3, shift=2, flip=True),
-        aware=Training(epochs=2, rate=1e-3, decay=0.0, shift=2, flip=True),
+        learn=Train(epochs=100, batch=64, rate=3e-3, decay=0.05, shift=1, flip=True),
+        keep=0.85,
+        tuning=Training(epochs=1, rate=1e-3, decay=0.0, shift=1, flip=True),
+        last=FineTune(epochs=5, rate=1e-3, shift=1, flip=True),
+        aware=Training(epochs=2, rate=1e-3, decay=0.0, shift=1, flip=True),
     ),
     "vgg11-cifar10": Subject(
         network="vgg11",

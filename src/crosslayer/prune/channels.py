@@ -8,6 +8,7 @@ from typing import Any, final
 from crosslayer.core.bench import Bench
 from crosslayer.core.codec import suggest
 from crosslayer.core.design import Design
+from crosslayer.core.graph.channels import remove, together
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute.training import Training
@@ -17,8 +18,9 @@ from crosslayer.prune.importance import Importance
 from crosslayer.prune.rounds import last_round, save_round, tuned
 from crosslayer.prune.savings import amounts, check_known
 from crosslayer.prune.sensitivity import Candidate, check_prunable, ranked, removals, sensitivity_notes
-from crosslayer.prune.variants import accuracies
+from crosslayer.prune.variants import Quality, qualities
 
+_DEARER = 2.0
 _CLOSE = 0.02  # of what is left: nearer to a share that cost too much no other is tried
 
 
@@ -33,6 +35,12 @@ class Schedule(StrEnum):
     """After all removals at once."""
 
 
+def _without(graph: Graph, ladders: Sequence[Sequence[Candidate]], taken: Sequence[int]) -> Graph | None:
+    """The graph without what that many rungs of each ladder remove; None if nothing would stay somewhere."""
+    doomed = [channel for ladder, n in zip(ladders, taken, strict=True) if n for channel in ladder[n - 1].doomed]
+    return remove(graph, doomed) if len(together(graph, doomed)) == len(doomed) else None
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneChannels(Stage):
@@ -44,10 +52,12 @@ class PruneChannels(Stage):
        go on; else take the step back and leave that layer alone. Ends after `patience` steps taken back, or when the
        share `keep` of the amount `of` (a name of `SAVED`) would be undercut.
 
-    Other schedules repeat 1 and 2 before 3 and 4, until the share that their curve asks for; a round that is taken back
-    is tried again half as far. Importance that depends on data is taken from `evidence` random training samples. A
-    layer that loses channels keeps a multiple of `multiple`, 0 for what the target's kernels take at once, while it has
-    that many. With `tuning.distill` the network as it was before teaches the smaller one.
+    Other schedules remove from several layers before 3 and 4, down to the share that their curve asks for, by what each
+    layer alone costs at the start of the round; a round that is taken back is tried again half as far.
+
+    Importance that depends on data is taken from `evidence` random training samples. A layer that loses channels keeps
+    a multiple of `multiple`, 0 for what the target's kernels take at once, while it has that many. With
+    `tuning.distill` the network as it was before teaches the smaller one.
     """
 
     step: float = 0.1
@@ -127,14 +137,12 @@ class PruneChannels(Stage):
                 return None
             return chosen.graph, {"layer": chosen.layer.nodes[0], "removed": len(chosen.doomed)}
         goal = self._goal(trajectory)
-        removed: dict[str, int] = {}
-        while goal is not None and (chosen := self._least_sensitive(start, whole, goal, (), bench)) is not None:
-            name = chosen.layer.nodes[0]
-            removed[name] = removed.get(name, 0) + len(chosen.doomed)
-            start = replace(start, graph=chosen.graph)
+        if goal is None:
+            return None
+        smaller, removed = self._down_to(goal, start, whole, bench)
         if not removed:
             return None
-        return start.graph, {"layer": " ".join(removed), "removed": sum(removed.values()), "goal": goal}
+        return smaller, {"layer": " ".join(removed), "removed": sum(removed.values()), "goal": goal}
 
     def _goal(self, trajectory: Sequence[Mapping[str, Any]]) -> float | None:
         """The share of `of` that the next round should leave; None after the last."""
@@ -146,6 +154,55 @@ class PruneChannels(Stage):
         done = len(trajectory) - 1
         return None if done == rounds else self.keep + (1 - self.keep) * (1 - (done + 1) / rounds) ** 3
 
+    def _down_to(self, goal: float, start: Design, whole: Design, bench: Bench) -> tuple[Graph, dict[str, int]]:
+        """The network that leaves at least the share `goal` of the whole, and how many channels each layer lost.
+
+        Harm and savings are those of each layer's removals alone, from the network at the start of the round: one that
+        lost much already, and was not tuned since, shows no harm of anything more. The round ends where all that still
+        fits costs more than `_DEARER` times the cheapest that does not, rather than fill the gap at any price.
+        """
+        cost, floor = Cost(self.cost), goal * self._amount(whole, whole.graph)
+        ladders = self._ladders(start.graph, whole, floor, bench)
+        seen = bench.data.validation.take(slice(0, self.samples))
+        now, *reached = qualities(start.graph, [rung.graph for ladder in ladders for rung in ladder], seen, bench)
+        rest, size = iter(reached), amounts(start.graph, whole.target, cost.names)
+        courses = [
+            [(now, size), *((next(rest), amounts(rung.graph, whole.target, cost.names)) for rung in ladder)]
+            for ladder in ladders
+        ]
+        graph, taken = start.graph, [0] * len(ladders)
+        while True:
+            moves: list[tuple[float, int, int]] = []
+            for i, course in enumerate(courses):
+                before, held = course[taken[i]]
+                for n, (after, left) in enumerate(course[taken[i] + 1 :], taken[i] + 1):
+                    saved = {name: (held[name] - left[name]) / size[name] for name in left}
+                    moves.append((cost(before.accuracy - after.accuracy, saved, after.loss - before.loss), i, n))
+            cheapest = min(moves, default=(0.0, 0, 0))[0]
+            for price, i, n in sorted(moves):
+                smaller = _without(start.graph, ladders, [*taken[:i], n, *taken[i + 1 :]])
+                if price <= _DEARER * cheapest and smaller is not None and self._amount(whole, smaller) >= floor:
+                    graph, taken[i] = smaller, n
+                    break
+            else:
+                last = [ladder[n - 1] for ladder, n in zip(ladders, taken, strict=True) if n]
+                return graph, {rung.layer.nodes[0]: len(rung.doomed) for rung in last}
+
+    def _ladders(self, graph: Graph, whole: Design, floor: float, bench: Bench) -> list[list[Candidate]]:
+        """For each layer ever more of its channels, `step` of them each time, to the first that leaves too little."""
+        multiple = self.multiple or liked_channels(whole.target.core)
+        found: list[list[Candidate]] = []
+        for layer, order in ranked(graph, self.importance, self.evidence, bench):
+            ladder: list[Candidate] = []
+            for count in range(1, round(1 / self.step) + 1):
+                rung = next(removals(graph, layer, order, min(1.0, count * self.step), multiple), None)
+                if rung is not None and len(rung.doomed) > (len(ladder[-1].doomed) if ladder else 0):
+                    ladder.append(rung)
+                    if self._amount(whole, rung.graph) < floor:
+                        break
+            found.append(ladder)
+        return found
+
     def _least_sensitive(
         self, start: Design, whole: Design, keep: float, spared: Collection[str], bench: Bench
     ) -> Candidate | None:
@@ -154,19 +211,20 @@ class PruneChannels(Stage):
         Of equal costs the one that saves more parameters counts.
         """
         cost = Cost(self.cost)
-        accuracy, found, reached = self._sensitivity(start, whole, keep, spared, bench)
+        now, found, reached = self._sensitivity(start, whole, keep, spared, bench)
         size = amounts(start.graph, whole.target, cost.names)
         ranks: list[tuple[float, int, int]] = []
         for i, (candidate, after) in enumerate(zip(found, reached, strict=True)):
             left = amounts(candidate.graph, whole.target, cost.names)
             saved = {name: 1 - left[name] / size[name] for name in left}
-            ranks.append((cost(accuracy - after, saved), candidate.graph.parameters, i))
+            harm = cost(now.accuracy - after.accuracy, saved, after.loss - now.loss)
+            ranks.append((harm, candidate.graph.parameters, i))
         return found[min(ranks)[2]] if ranks else None
 
     def _sensitivity(
         self, start: Design, whole: Design, keep: float, spared: Collection[str], bench: Bench
-    ) -> tuple[float, list[Candidate], Sequence[float]]:
-        """The accuracy of the network, what could be removed from each layer, and the accuracy without that."""
+    ) -> tuple[Quality, list[Candidate], Sequence[Quality]]:
+        """How well the network does, what could be removed from each layer, and how well it does without that."""
         graph, multiple = start.graph, self.multiple or liked_channels(whole.target.core)
         floor = keep * self._amount(whole, whole.graph)
         found: list[Candidate] = []
@@ -176,5 +234,5 @@ class PruneChannels(Stage):
                     found.append(candidate)
                     break
         seen = bench.data.validation.take(slice(0, self.samples))
-        accuracy, *reached = accuracies(graph, [candidate.graph for candidate in found], seen, bench)
-        return accuracy, found, reached
+        now, *reached = qualities(graph, [candidate.graph for candidate in found], seen, bench)
+        return now, found, reached

@@ -18,6 +18,7 @@ SAVED = ("parameters", "macs", "weights_bytes", "ram", "latency", "energy")
 
 _LONGEST = 200
 _LEAST_DROP = 5e-5  # half a sample in 10,000: below what can be seen, so that what costs nothing ranks by what it saves
+_LEAST_LOSS = 1e-6  # likewise, in nats: about the rounding of float32
 _LEAST_SHARE = 1e-6  # so that what saves nothing can be divided by, and ranks last
 _BINARY: Mapping[type[ast.operator], Callable[[float, float], Any]] = MappingProxyType(
     {
@@ -29,15 +30,18 @@ _BINARY: Mapping[type[ast.operator], Callable[[float, float], Any]] = MappingPro
     }
 )
 _FUNCTIONS: Mapping[str, Callable[..., float]] = MappingProxyType({"min": min, "max": max})
-_GRAMMAR = f"drop, {', '.join(SAVED)}, numbers, + - * / ** ( ) min max"
+_HARM = ("drop", "loss")
+_GRAMMAR = f"drop, loss, {', '.join(SAVED)}, numbers, + - * / ** ( ) min max"
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """An expression over `drop` and what is saved, such as `drop / (macs + 0.5 * ram)`; the least is removed first.
+    """An expression over what a removal harms and saves, such as `drop / (macs + 0.5 * ram)`; the least goes first.
 
     `drop` is the accuracy that a removal loses, as a share of the samples; a gain counts as 0, and 0.00005 is added.
+    `loss` is the rise of the mean cross-entropy, in nats; a fall counts as 0, and 0.000001 is added. It tells apart
+    what no sample shows yet, and what is left of a network that gets none right.
     Each name of `SAVED` is the share of it that the removal saves, of the network as it then is: 0.1 for a tenth; at
     least 0.000001. Operators, precedence and numbers are Python's, and `min` and `max` take several arguments. Where
     the expression has no finite value the cost is infinite.
@@ -50,21 +54,22 @@ class Cost:
 
     def __post_init__(self) -> None:
         names = _names(_parse(self.text))
-        if "drop" not in names:
-            raise InputError(f"cost {self.text!r}: does not say drop, the accuracy lost; write such as drop / macs")
-        if not math.isfinite(self(0.01, dict.fromkeys(SAVED, 0.1))):
-            raise InputError(f"cost {self.text!r}: has no finite value where drop is 0.01 and all savings are 0.1")
+        if not names & set(_HARM):
+            raise InputError(f"cost {self.text!r}: says neither drop nor loss, the harm; write such as drop / macs")
+        if not math.isfinite(self(0.01, dict.fromkeys(SAVED, 0.1), 0.01)):
+            raise InputError(f"cost {self.text!r}: has no finite value where the harm is 0.01 and all savings are 0.1")
 
     @property
     def names(self) -> frozenset[str]:
         """What of `SAVED` must be known."""
-        return _names(_parse(self.text)) - {"drop"}
+        return _names(_parse(self.text)) - set(_HARM)
 
-    def __call__(self, drop: float, saved: Mapping[str, float]) -> float:
-        """The cost of an accuracy `drop` for shares `saved`, at least those in `names`."""
+    def __call__(self, drop: float, saved: Mapping[str, float], loss: float = 0.0) -> float:
+        """The cost of an accuracy `drop` and a rise of `loss` for shares `saved`, at least those in `names`."""
         known = {name: max(saved[name], _LEAST_SHARE) for name in self.names}
+        harm = {"drop": max(drop, 0.0) + _LEAST_DROP, "loss": max(loss, 0.0) + _LEAST_LOSS}
         try:
-            value = _value(_parse(self.text), {**known, "drop": max(drop, 0.0) + _LEAST_DROP})
+            value = _value(_parse(self.text), {**known, **harm})
         except (ArithmeticError, TypeError):  # TypeError: complex numbers have no order
             return math.inf
         return value if isinstance(value, float) and math.isfinite(value) else math.inf
@@ -96,8 +101,8 @@ def _check(text: str, node: ast.expr) -> None:
             if not -1e300 < number < 1e300:
                 raise _refusal(text, _place(text, node), "the number is too large")
         case ast.Name(id=name):
-            if name != "drop" and name not in SAVED:
-                advice = suggest(name, ("drop", *SAVED))
+            if name not in (*_HARM, *SAVED):
+                advice = suggest(name, (*_HARM, *SAVED))
                 raise _refusal(text, _place(text, node), f"'{name}' is not known", advice)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             _check(text, left)

@@ -15,7 +15,7 @@ from crosslayer.core.graph.ops import BatchNorm
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.prune.importance import Importance
 from crosslayer.prune.rounds import check_float
-from crosslayer.prune.variants import accuracies
+from crosslayer.prune.variants import Quality, qualities
 
 
 @final
@@ -56,7 +56,7 @@ class MeasureSensitivity(Stage):
         tried = [next(removals(design.graph, *rank, share), None) for rank in ranks for share in self.shares]
         found = [candidate for candidate in tried if candidate is not None]
         seen = bench.data.validation.take(slice(0, self.samples))
-        start, *reached = accuracies(design.graph, [candidate.graph for candidate in found], seen, bench)
+        start, *reached = qualities(design.graph, [candidate.graph for candidate in found], seen, bench)
         return design, {"sensitivity": sensitivity_notes(start, found, reached)}
 
     def check(self, design: Design) -> None:
@@ -106,14 +106,16 @@ def removals(
         count //= 2
 
 
-def sensitivity_notes(start: float, found: Sequence[Candidate], reached: Sequence[float]) -> list[Mapping[str, Any]]:
+def sensitivity_notes(
+    start: Quality, found: Sequence[Candidate], reached: Sequence[Quality]
+) -> list[Mapping[str, Any]]:
     """For the report: each layer, the share of its channels that a removal took, and the accuracy before and after."""
     return [
         {
             "layer": candidate.layer.nodes[0],
             "removed": len(candidate.doomed) / len(candidate.layer.channels),
-            "accuracy": after,
-            "start": start,
+            "accuracy": after.accuracy,
+            "start": start.accuracy,
         }
         for candidate, after in zip(found, reached, strict=True)
     ]
