@@ -142,6 +142,10 @@ def test_a_wrong_study_is_refused(case: str, tmp_path: Path) -> None:
 
 PARAMETERS = {
     "train": ("epochs = 0", "epochs = -1", "batch = 0", "rate = 0", "rate = nan", "decay = -1", "shift = -1"),
+    "train-robust": (
+        *("epsilon = 0", "steps = 0\nepsilon = 0.1", "rate = 0\nepsilon = 0.1", 'method = "magic"\nepsilon = 0.1'),
+    ),
+    "train-certified": ("epsilon = 1.5", "kappa = 2\nepsilon = 0.1", "warm = 0.9\nepsilon = 0.1"),
     "fine-tune": ("epochs = 0", "batch = -3", "rate = inf", "distill = 0.5", 'teacher = "runs/x"'),
     "prune-channels": (
         *("step = 0", "step = 1", "step = 2", "rounds = 0", "drop = 1.5", "drop = -0.1", "keep = 0", "keep = 1.1"),
@@ -162,6 +166,7 @@ PARAMETERS = {
     "measure-sensitivity": ("shares = []", "shares = [1.0]", "evidence = 0", "samples = 0"),
     "quantize-affine": ("samples = 0", 'rounding = "up"'),
     "plan-arena": ("order_states = -1", "offset_steps = -1"),
+    "protect-weights": ("inferences = 0", "inferences = 10001", "parity = -1"),
 }
 
 

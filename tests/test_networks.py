@@ -11,6 +11,7 @@ PUBLISHED = [  # network, input, classes, multiply-accumulates, parameters once 
     ("lenet5", (28, 28, 1), 10, 416_520, 61_706),
     ("lenet5", (32, 32, 1), 10, 416_520, 61_706),
     ("lenet5", (32, 32, 3), 10, 651_720, 62_006),
+    ("lenet-threshold", (28, 28, 1), 10, 784_500, 92_208),  # ours
     ("vgg11", (32, 32, 3), 10, 152_769_536, 9_225_610),
     ("resnet8", (32, 32, 3), 10, 12_501_632, None),
     ("dscnn", (49, 10, 1), 12, 2_656_768, None),

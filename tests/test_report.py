@@ -457,7 +457,7 @@ def test_many_classes_show_the_most_frequent_mistakes_instead_of_a_matrix() -> N
 @pytest.mark.parametrize(("shape", "mode"), [((8, 6, 1), "L"), ((8, 6, 3), "RGB"), ((8, 6, 2), "L"), ((8, 6), "L")])
 def test_an_image_sample_becomes_a_png_of_its_size(shape: tuple[int, ...], mode: str) -> None:
     values = np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
-    drawn = picture(Sample(values=values, label=0, predicted=0), -1.0, 1.0)
+    drawn = picture(values, -1.0, 1.0)
     assert isinstance(drawn, Bitmap)
     image = Image.open(io.BytesIO(base64.b64decode(drawn.address.partition(",")[2])))
     assert (image.size, image.mode) == ((6, 8), mode)
@@ -470,7 +470,7 @@ def test_an_image_sample_becomes_a_png_of_its_size(shape: tuple[int, ...], mode:
 def test_a_signal_becomes_a_curve_within_its_frame(shape: tuple[int, ...]) -> None:
     values = np.sin(np.arange(math.prod(shape), dtype=np.float32)).reshape(shape)
     values.reshape(-1)[0] = np.nan
-    drawn = picture(Sample(values=values, label=0, predicted=0), -1.0, 1.0)
+    drawn = picture(values, -1.0, 1.0)
     assert isinstance(drawn, Curve)
     points = [tuple(map(float, point.split(","))) for point in drawn.points.split()]
     assert len(points) == min(96, values.size)

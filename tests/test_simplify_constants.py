@@ -41,8 +41,8 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Array, Quant
 from crosslayer.execute import exact, reference
+from crosslayer.execute.intervals import bounds
 from crosslayer.read.tflite import read_tflite
-from crosslayer.simplify.bounds import bounds
 from crosslayer.simplify.constants import remove_constant_channels
 from crosslayer.simplify.integers import simplification, simplify_integers
 from crosslayer.testing.chance import Chance, Seeded, grown

@@ -36,8 +36,12 @@ from crosslayer.core.graph.ops import (
 from crosslayer.core.quant import Array, Quant
 from crosslayer.core.stage import Stage
 from crosslayer.execute import exact, reference
+from crosslayer.execute.adversary import Method
 from crosslayer.execute.training import Training
+from crosslayer.fault.protect import ProtectWeights
 from crosslayer.hardware.catalogue import load_target
+from crosslayer.learn.adversarial import TrainRobust
+from crosslayer.learn.certified import TrainCertified
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
@@ -316,11 +320,17 @@ def whole_design() -> Design:
     return QuantizeAffine(samples=16)(simplified(), small_bench())
 
 
+def planned() -> Design:
+    return PlanArena()(whole_design(), small_bench())
+
+
 AFFINE = QuantizeAffine(
     samples=16, precision=Precision(weights=4, activations=6, layers={"stem": Bits(weights=8, activations=8)})
 )
 PROMISES: list[tuple[Stage, Any]] = [
     (Train(epochs=1, batch=32, shift=1, flip=True), lambda: fresh("lenet5")),
+    (TrainRobust(epsilon=0.1, epochs=1, batch=32, method=Method.FAST), lambda: fresh("lenet5")),
+    (TrainCertified(epsilon=0.1, epochs=1, batch=32, warm=0.3), lambda: fresh("lenet5")),
     (FineTune(epochs=1, batch=32), lambda: fresh("lenet5")),
     (
         PruneChannels(step=0.5, tuning=Training(epochs=0), drop=1.0, keep=0.3, patience=2, cost="drop / energy"),
@@ -350,6 +360,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     (SimplifyIntegers(), whole_design),
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
+    (ProtectWeights(inferences=3, parity=2), planned),
 ]
 
 

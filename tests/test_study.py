@@ -13,7 +13,10 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.stage import Stage
+from crosslayer.execute.adversary import Method
 from crosslayer.execute.training import Training
+from crosslayer.learn.adversarial import TrainRobust
+from crosslayer.learn.certified import TrainCertified
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels, Schedule
@@ -66,6 +69,7 @@ name = "stm32f769"
 counts = st.integers(1, 10**6)
 rates = st.floats(1e-9, 1e3)
 shares = st.floats(0.001, 0.999)
+halves = st.floats(0, 0.5)
 learning = {"epochs": counts, "batch": counts, "rate": rates, "decay": st.floats(0, 1), "shift": counts}
 tunings = st.builds(Training, flip=st.booleans(), distill=shares, temperature=rates, **learning)
 prunings = st.builds(
@@ -86,6 +90,8 @@ prunings = st.builds(
 )
 stages: st.SearchStrategy[Stage] = st.one_of(
     st.builds(Train, flip=st.booleans(), **learning),
+    st.builds(TrainRobust, epsilon=shares, method=st.sampled_from(Method), steps=counts, beta=rates, **learning),
+    st.builds(TrainCertified, epsilon=shares, kappa=shares, warm=halves, ramp=halves, **learning),
     st.builds(FineTune, flip=st.booleans(), **learning),
     prunings,
     st.builds(SearchPruning, pruning=prunings, steps=st.tuples(shares, shares), epochs=st.tuples(counts)),

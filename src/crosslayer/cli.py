@@ -193,6 +193,44 @@ def quantize(
 
 
 @app.command()
+def harden(
+    source: DesignSource,
+    out: Annotated[Path, typer.Argument(help="A .tflite or .onnx file, or a folder for a design.")],
+    data: Annotated[str, typer.Option(help="A data set; its training split teaches, its test split judges.")],
+    budget: Annotated[str, typer.Option(help="What to defend against: linf and a share of the inputs' range.")],
+    method: Annotated[str, typer.Option(help="pgd, trades, fast, or certified (interval bounds).")] = "pgd",
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    scale: Scale = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    target: Device = "stm32f769",
+    as_json: Json = False,
+) -> None:
+    """Train a float network to withstand attacks and turn it into integers; judge it with `crosslayer attack`."""
+    from crosslayer import workbench
+    from crosslayer.attack.budget import Budget
+    from crosslayer.core.codec import from_plain
+    from crosslayer.core.stage import Stage
+    from crosslayer.datasets.catalog import load
+    from crosslayer.learn.adversarial import TrainRobust
+    from crosslayer.learn.certified import TrainCertified
+
+    workbench.check_out(out)
+    fields = {"epsilon": workbench.epsilon(Budget.parse(budget)), "epochs": epochs, "rate": rate}
+    stage: Stage = (
+        from_plain(TrainCertified, fields, "options")
+        if method == "certified"
+        else from_plain(TrainRobust, {**fields, "method": method}, "options")
+    )
+    found, before = load(data).scaled(scale), _open(source, target)
+    after = workbench.hardened(before, stage, found, seed, track)
+    figures = workbench.quantization_figures(before, after, found)
+    noted = {key: value for key, value in after.trail[len(before.trail)].notes.items() if isinstance(value, float)}
+    workbench.convert(after, out)
+    _print_figures(f"{source.name} → {out.name}", {"out": str(out), **figures, **noted}, as_json)
+
+
+@app.command()
 def emit(
     source: DesignSource,
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
@@ -262,6 +300,38 @@ def verify(
         for why in absent.values():
             _output.print(f"left out: {why}")
     if total:
+        raise typer.Exit(_FAILS)
+
+
+@app.command()
+def attack(
+    source: DesignSource,
+    budget: Annotated[str, typer.Option(help="Norm and size as a share of the inputs' range: linf 8/255, l2 0.5.")],
+    data: Annotated[str, typer.Option(help="A data set; its test split is attacked.")],
+    out: Annotated[Path, typer.Option(help="File for the attacked samples.")] = Path("attacked.safetensors"),
+    samples: Samples = 1000,
+    effort: Annotated[int, typer.Option(min=1, help="Times the usual steps, restarts and queries.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    scale: Scale = 1.0,
+    rounding: Rule = "double",
+    as_json: Json = False,
+) -> None:
+    """Attack an integer design with all that is known of it; say what was not broken, and whether to believe it."""
+    from crosslayer import workbench
+    from crosslayer.attack.budget import Budget
+    from crosslayer.datasets.catalog import load
+    from crosslayer.report.text import attack_tables
+
+    allowed = Budget.parse(budget)
+    design, found = _open(source, "stm32f769", rounding), load(data).scaled(scale)
+    result = workbench.attacked(design, found, allowed, out, samples, effort, seed, track)
+    if as_json:
+        document = {key: value for key, value in to_plain(result).items() if key != "examples"}
+        _print_json({"believable": result.believable, **document, "attacked": str(out)})
+    else:
+        for table in attack_tables(result):
+            _output.print(table)
+    if not result.believable or result.differing:
         raise typer.Exit(_FAILS)
 
 

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import final
 
+from crosslayer.attack.budget import Budget
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
@@ -24,12 +25,16 @@ from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import MemoryKind
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
+from crosslayer.emit.manifest import write_manifest
 from crosslayer.evaluate.accuracy import accuracy_score, predict
+from crosslayer.evaluate.attacked import evaluate_robustness
 from crosslayer.evaluate.firmware import check_fit
 from crosslayer.evaluate.measure import measure
 from crosslayer.evaluate.size import count_scores, rough_scores
 from crosslayer.execute import exact
 from crosslayer.hardware.catalogue import load_target
+from crosslayer.learn.adversarial import TrainRobust
+from crosslayer.learn.certified import TrainCertified
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
@@ -59,6 +64,9 @@ RECIPE: Recipe = (
     PlanArena(),
 )
 """The default recipe: train, prune, tune, simplify, quantize, simplify what integers show to be constant, plan."""
+
+LEARNING = (Train, TrainRobust, TrainCertified)
+"""The stages from which the float network comes that a design is compared with."""
 
 STUDY = """
 [network]
@@ -174,7 +182,7 @@ def rehearse(recipe: Recipe, design: Design, data: Dataset) -> None:
         try:
             if isinstance(stage, FineTune | PruneChannels | PruneWeights | SearchPruning | MeasureSensitivity):
                 stage.check(design)
-            elif design.graph.is_integer or not isinstance(stage, Train):
+            elif design.graph.is_integer or not isinstance(stage, LEARNING):
                 design = (stage.start if isinstance(stage, QuantizeAware | MixedPrecision) else stage)(design, bench)
         except (DesignError, GraphError, InputError) as error:
             raise type(error)(f"stage {position + 1} ({stage.name()}): {error}") from error
@@ -201,7 +209,7 @@ def build(
 
     def visit(position: int, stage: Stage, design: Design) -> None:
         nonlocal baseline
-        if isinstance(stage, Train):
+        if isinstance(stage, LEARNING):
             baseline = design.graph
 
     design = run(
@@ -217,7 +225,23 @@ def build(
     firmware = work / "firmware"
     emit(design, firmware, data.validation.real(slice(0, 4)))
     figures = measure(design, baseline, data, firmware, emulated=study.samples, executor=execute)
-    found = {score.name: score for score in figures.scores}
+    scores, robustness = figures.scores, None
+    if study.attack is not None:
+        observe(len(job.recipe), f"attack at {study.attack.budget}", False)
+        robustness, attacked = evaluate_robustness(
+            design.graph,
+            data,
+            Budget.parse(study.attack.budget),
+            firmware,
+            samples=study.attack.samples,
+            effort=study.attack.effort,
+            seed=study.seed,
+            executor=execute,
+            progress=progress,
+        )
+        attacked.save(out / "attacked.safetensors")
+        scores = (*scores, robustness.score)
+    found = {score.name: score for score in scores}
     sheet = Sheet(
         title=f"{study.network.source} on {data.name} for {design.target.name}",
         design=design,
@@ -225,7 +249,7 @@ def build(
         dataset=data.name,
         dataset_source=data.source,
         seed=study.seed,
-        scores=figures.scores,
+        scores=scores,
         verdicts=tuple(requirement.verdict(found[requirement.name]) for requirement in study.require),
         layers=figures.layers,
         classes=data.classes,
@@ -233,9 +257,11 @@ def build(
         samples=figures.samples,
         study=study_text(study, job.recipe),
         versions=versions(),
+        robustness=robustness,
     )
     save_design(design, out / "design")
     emit(design, out / "firmware", data.validation.real(slice(0, 4)))
+    write_manifest(out / "firmware", design)
     save_sheet(sheet, out / "sheet.json")
     write_report(sheet, out / "report.html")
     write_atomic(out / "scores.json", json.dumps(scores_document(sheet), indent=1, ensure_ascii=False) + "\n")
@@ -273,7 +299,7 @@ def claim(out: Path, study: str, *, resume: bool) -> Path:
         sweep_partials(out)
         same = (out / _MARK).is_file() and (out / _MARK).read_text(encoding="utf-8") == study
         if not (resume and same):
-            for name in ("scores.json", "report.html", "sheet.json", "design", "firmware"):
+            for name in ("scores.json", "report.html", "sheet.json", "attacked.safetensors", "design", "firmware"):
                 discard(out / name)
         if not resume:
             discard(work)

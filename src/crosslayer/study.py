@@ -10,11 +10,15 @@ from typing import Any, cast, final
 
 import tomli_w
 
+from crosslayer.attack.budget import Budget, check_set
 from crosslayer.core.codec import from_plain, suggest, to_plain
 from crosslayer.core.errors import InputError
 from crosslayer.core.score import Better, Score
 from crosslayer.core.sheet import Verdict
-from crosslayer.core.stage import Recipe, Stage
+from crosslayer.core.stage import Recipe, Stage, check_parameters
+from crosslayer.learn.adversarial import TrainRobust
+from crosslayer.learn.certified import TrainCertified
+from crosslayer.fault.protect import ProtectWeights
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels
@@ -39,6 +43,7 @@ STAGES: tuple[type[Stage], ...] = (
     MeasureSensitivity,
     MixedPrecision,
     PlanArena,
+    ProtectWeights,
     PruneChannels,
     PruneWeights,
     QuantizeAffine,
@@ -46,6 +51,8 @@ STAGES: tuple[type[Stage], ...] = (
     SearchPruning,
     SimplifyIntegers,
     Train,
+    TrainCertified,
+    TrainRobust,
 )
 """All stages by which a study file can ask for them; `Stage.name` is how it spells them."""
 
@@ -59,6 +66,7 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
 _REQUIREMENTS: Mapping[str, tuple[str, Better]] = {
     "accuracy": ("1", Better.HIGHER),
     "accuracy_drop": ("1", Better.LOWER),
+    "robust_accuracy": ("1", Better.HIGHER),
     "parameters": ("", Better.LOWER),
     "macs": ("", Better.LOWER),
     "flash": ("B", Better.LOWER),
@@ -99,6 +107,23 @@ class Named:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttackPlan:
+    """`[attack]`: the budget, such as `linf 8/255`, how many test samples, and how much stronger than usual."""
+
+    budget: str
+    samples: int = 1000
+    effort: int = 1
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            (self.samples >= 1, "samples must be at least 1"),
+            (self.effort >= 1, "effort must be at least 1"),
+        )
+        check_set(Budget.parse(self.budget))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
     """One line of `[require]`: the score `name` must not be worse than `limit` (in its base unit)."""
 
@@ -123,6 +148,7 @@ class Study:
     target: Named
     require: tuple[Requirement, ...] = ()
     recipe: Recipe | None = None
+    attack: AttackPlan | None = None
     seed: int = 0
     samples: int = 20
 
@@ -136,6 +162,7 @@ class _File:
     data: DataSource
     target: Named
     require: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    attack: AttackPlan | None = None
     stage: tuple[Mapping[str, Any], ...] | None = None
     seed: int = 0
     samples: int = 20
@@ -161,12 +188,15 @@ def parse_study(text: str, where: str) -> Study:
         raise InputError(f"{where}: samples must be at least 1 and seed at least 0")
     if not (math.isfinite(file.data.scale) and file.data.scale > 0):
         raise InputError(f"{where}: data.scale must be a finite number above 0")
+    if file.attack is None and "robust_accuracy" in file.require:
+        raise InputError(f"{where}: require.robust_accuracy needs attacks; add [attack] with a budget, as linf 8/255")
     return Study(
         network=file.network,
         data=file.data,
         target=file.target,
         require=tuple(_requirement(name, value, f"{where}: require") for name, value in file.require.items()),
         recipe=None if file.stage is None else _recipe(file.stage, where),
+        attack=file.attack,
         seed=file.seed,
         samples=file.samples,
     )
@@ -181,6 +211,7 @@ def study_text(study: Study, recipe: Recipe) -> str:
         "data": to_plain(study.data),
         "target": to_plain(study.target),
         "require": {r.name: r.written for r in study.require},
+        **({} if study.attack is None else {"attack": to_plain(study.attack)}),
         "stage": [{"use": stage.name(), **_without_none(to_plain(stage))} for stage in recipe],
     }
     return tomli_w.dumps(document)

@@ -10,23 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from crosslayer.attack.budget import Budget, Norm, check_set
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, load_design, save_design, weight_bytes
 from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.quant import Array
+from crosslayer.core.robustness import Robustness
 from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import Core
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
+from crosslayer.emit.manifest import write_manifest
 from crosslayer.emit.packages import Package, emit_package, library_folder
+from crosslayer.evaluate.attacked import evaluate_robustness
 from crosslayer.evaluate.firmware import Comparison, as_bytes, compare, differing
 from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
 from crosslayer.execute import exact, reference
 from crosslayer.execute.emulate import Image, runnable_cores
 from crosslayer.execute.native import Native
-from crosslayer.flow import check_samples, execute
+from crosslayer.flow import RECIPE, check_samples, execute
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.plan.weights import split_weights
@@ -69,6 +73,22 @@ def quantized(design: Design, stage: Stage, data: Dataset, seed: int, progress: 
     bench = Bench(data=data, seed=seed, executor=execute, progress=progress)
     recipe: Recipe = (FoldNorms(), FuseActivations(), stage, SimplifyIntegers(), PlanArena())
     return run(recipe, design, bench, judge=lambda _: ())
+
+
+def hardened(design: Design, stage: Stage, data: Dataset, seed: int, progress: Progress = silent) -> Design:
+    """A float design trained by `stage`, then in integers, planned."""
+    if design.graph.is_integer:
+        raise InputError("this network has integers already; give a float one")
+    check_samples(design.graph, data)
+    bench = Bench(data=data, seed=seed, executor=execute, progress=progress)
+    return run((stage, *RECIPE[3:]), design, bench, judge=lambda _: ())
+
+
+def epsilon(budget: Budget) -> float:
+    """The size of a budget that training can defend against. Raises `InputError` for another norm than linf."""
+    if budget.norm is not Norm.LINF:
+        raise InputError(f"budget {budget}: training defends against linf only; write such as linf 8/255")
+    return budget.size
 
 
 def quantization_figures(before: Design, after: Design, data: Dataset) -> dict[str, float]:
@@ -126,6 +146,7 @@ def write_firmware(design: Design, out: Path, package: Package, x: Array, *, ver
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (library / "model.h").is_file())):
         raise InputError(f"{out}: is there and is no {package.value} firmware; choose another name")
     emit_package(design, out, x[:1], package)
+    write_manifest(out, design)
     figures: dict[str, Any] = {
         "out": str(out),
         "package": package.value,
@@ -173,6 +194,34 @@ def compare_litert(source: Path, design: Design, x: Array, emulated: int) -> lis
             }
             for what, model in models.items():
                 found += check_whole(ruled.graph, model, x, executors, what)
+    return found
+
+
+def attacked(
+    design: Design, data: Dataset, budget: Budget, out: Path, samples: int, effort: int, seed: int, progress: Progress
+) -> Robustness:
+    """An integer design under attack, judged by its C; `out` holds the attacked samples afterwards (safetensors).
+
+    Raises `InputError` for a float design, a norm without a set of attacks, and data of another shape or task.
+    """
+    check_set(budget)
+    design = ready(design)
+    check_samples(design.graph, data)
+    if design.graph.types[design.graph.outputs[0]].size != len(data.classes):
+        raise InputError(f"the design tells other classes apart than the {len(data.classes)} of {data.name}")
+    with firmware_of(design, data.test.real(slice(0, 1))) as folder:
+        found, stored = evaluate_robustness(
+            design.graph,
+            data,
+            budget,
+            folder,
+            samples=samples,
+            executor=execute,
+            effort=effort,
+            seed=seed,
+            progress=progress,
+        )
+    stored.save(out)
     return found
 
 

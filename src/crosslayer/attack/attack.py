@@ -1,5 +1,6 @@
 """What all attacks have in common."""
 
+import json
 from abc import ABC, abstractmethod
 from typing import ClassVar, final
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from crosslayer.attack.budget import Budget, Norm
 from crosslayer.attack.victim import Victim
-from crosslayer.core.codec import dashed
+from crosslayer.core.codec import dashed, to_plain
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 
@@ -52,6 +53,12 @@ class Attack(ABC):
         self, victim: Victim, x: Array, labels: Array, budget: Budget, rng: np.random.Generator, start: Array | None
     ) -> Array:
         """As `__call__`; what is returned is put onto the sensor's grid afterwards."""
+
+    @final
+    def __str__(self) -> str:
+        """The attack with its parameters: `pgd(steps=40, …)`."""
+        fields = ", ".join(f"{key}={json.dumps(value)}" for key, value in to_plain(self).items())
+        return f"{self.name()}({fields})"
 
     @classmethod
     @final

@@ -110,6 +110,14 @@ class Budget:
         return np.where(held, near, np.clip(origin + inner, 0, 1)).astype(np.float32)
 
 
+def check_set(budget: Budget) -> None:
+    """Raises `InputError` if no set of attacks evaluates under the budget."""
+    if budget.norm not in (Norm.LINF, Norm.L2):
+        raise InputError(
+            f"budget {budget}: evaluations are made under linf and l2; {budget.norm} has single attacks only"
+        )
+
+
 def _areas(changed: Array) -> Array:
     """The share of the area in the rectangle around what changed (batch, height, width)."""
 

@@ -1,28 +1,20 @@
 """What is attacked, as an attacker sees it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import final
 
 import numpy as np
 
 from crosslayer.attack.sensor import Sensor
+from crosslayer.core.bench import Executor
+from crosslayer.core.errors import InputError
+from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.outputs import logits_of, reconstructs
 from crosslayer.core.quant import Array
-
-Pullback = Callable[[Array], Array]
-"""Slopes of a loss along the logits (batch, classes) -> along the inputs (batch, …)."""
-
-
-class Surrogate(StrEnum):
-    """How the backward pass goes through what has no slope: rounding, saturation, clamps. Forward is always exact."""
-
-    GATED = "gated"
-    """No slope where a value is saturated or a rectifier closed, by the integers themselves."""
-    LEAKY = "leaky"
-    """A tenth of the slope there."""
-    PLAIN = "plain"
-    """The whole slope everywhere."""
+from crosslayer.execute.surrogate import Pullback, Surrogate
 
 
 @final
@@ -37,6 +29,31 @@ class Victim:
     sensor: Sensor
     scores: Callable[[Array], Array]
     linearize: Callable[[Array, Surrogate], tuple[Array, Pullback]] | None = None
+
+    @classmethod
+    def of(cls, graph: Graph, sensor: Sensor, executor: Executor) -> "Victim":
+        """A float or integer network behind a sensor, as `executor` computes it.
+
+        Its logits are what a final softmax reads, or else the output, codes decoded (scale × (code − zero)), float32.
+        Gradients of an integer network go through exactly these logits: the first batch is compared, and if the
+        executor gives others, `GraphError` is raised. Raises `InputError` for a network that is no classifier.
+        """
+        if reconstructs(graph):
+            raise InputError("attacks need a classifier, and this network reconstructs its input; choose another")
+        cut = without_unused(replace(graph, outputs=(logits_of(graph),)))
+        quant = cut.types[cut.outputs[0]].quant
+
+        def scores(real: Array) -> Array:
+            found = executor(cut, real)
+            return (found if quant is None else quant.decode(found)).reshape(len(real), -1).astype(np.float32)
+
+        @cache
+        def linearized() -> Callable[[Array, Surrogate], tuple[Array, Pullback]]:
+            from crosslayer.execute.pullback import Linearized  # PyTorch is loaded only by who needs gradients
+
+            return Linearized(cut, scores if graph.is_integer else None)
+
+        return cls(sensor=sensor, scores=scores, linearize=lambda real, surrogate: linearized()(real, surrogate))
 
     def logits(self, x: Array) -> Array:
         """(batch, classes), float32, of what the sensor makes of `x`."""

@@ -31,6 +31,20 @@ class Interval:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightCheck:
+    """The firmware compares the constants of its layers with signatures while it runs.
+
+    Each inference looks at a slice of them before it begins, so that `inferences` in a row see all; where that is more
+    than one, a word of the arena keeps the place. `parity` is how many groups of constants that went bad at once can be
+    restored at best: each costs a group's bytes.
+    """
+
+    inferences: int = 1
+    parity: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Node order, byte offsets in one arena, and how good they are.
 
@@ -56,6 +70,8 @@ class Plan:
 
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
     """Nodes whose weights lie in another flash memory of the target than the first, and its name."""
+    check: WeightCheck | None = None
+    """How the constants in flash are checked; None if they are not."""
 
     def by_rows(self, turn: tuple[str, ...]) -> bool:
         """Whether a turn makes single rows as it can, rather than each value at once."""
@@ -77,8 +93,9 @@ def storage(graph: Graph, name: str) -> str:
     return name
 
 
-SCRATCH, MADE = ":scratch", ":made"
-"""What an offset's name ends with that is no value: working memory of a turn, and rows made of each value."""
+SCRATCH, MADE, CHECKED = ":scratch", ":made", ":checked"
+"""What an offset's name ends with that is no value: working memory of a turn, rows made of each value, and where the
+next check of the constants begins."""
 
 
 def intervals(
@@ -135,6 +152,8 @@ def check_plan(graph: Graph, plan: Plan) -> Plan:
             raise GraphError(f"the plan runs {name} before {late[0]}; run PlanArena again")
         done.add(name)
     spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
+    if plan.check is not None and plan.check.inferences > 1:
+        spans = (*spans, Interval(name=CHECKED, bytes=WORD, born=0, dies=len(plan.turns)))
     for i, a in enumerate(spans):
         start = plan.offsets.get(a.name, -1)
         if start < 0 or start % WORD or start + a.bytes > plan.arena_bytes:

@@ -14,6 +14,7 @@ from crosslayer.core.codec import from_plain, to_plain
 from crosslayer.core.design import Design
 from crosslayer.core.errors import InputError
 from crosslayer.core.files import write_atomic
+from crosslayer.core.robustness import Robustness
 from crosslayer.core.score import Score
 
 
@@ -60,7 +61,7 @@ class Sheet:
     """The figures of a design and what is needed to believe and repeat them.
 
     `confusion[i, j]` counts test samples of class i that the integer design calls j. `study` is the study file that
-    reproduces the run; `versions` names the tools that took part.
+    reproduces the run; `versions` names the tools that took part. `robustness` is there if the study asks for attacks.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Sheet:
     samples: tuple[Sample, ...]
     study: str
     versions: Mapping[str, str]
+    robustness: Robustness | None = None
 
     def __post_init__(self) -> None:
         if self.confusion.shape != (len(self.classes),) * 2 or self.confusion.min(initial=0) < 0:

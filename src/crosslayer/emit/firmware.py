@@ -19,10 +19,12 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import TensorType, Weights
 from crosslayer.core.plan import MADE, SCRATCH, Plan, reciprocal, storage
 from crosslayer.core.quant import Array
+from crosslayer.emit.checks import Table, check_content, in_words
 from crosslayer.emit.literals import array, identifier, number
 from crosslayer.execute import reference
 from crosslayer.kernels.call import Padding, Records
 from crosslayer.kernels.steps import Step, most_rows, most_taps, steps_of
+from crosslayer.kernels.weight_check import words_of
 
 _TEMPLATES = ("model.h", "model.c", "selftest.c", "Makefile", "CMakeLists.txt")
 
@@ -35,6 +37,7 @@ class StepText:
     step: Step
     label: str
     tables: tuple[str, ...]
+    constants: tuple[Table, ...]
     fields: Mapping[str, str]
     arguments: str
     scratch: int
@@ -60,11 +63,10 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
     content = _context(design, plan)
     inputs = reference.encode_input(graph, samples)
     kernels = resources.files("crosslayer.kernels")
+    used = (content["runner"], *content["kernels"], *([] if content["check"] is None else content["check"]["kernels"]))
     with folder_atomic(folder) as scratch:
         (scratch / "kernels").mkdir()
-        for name in sorted(
-            _with_includes(kernels, {"run.c", *(f"{name}.h" for name in (content["runner"], *content["kernels"]))})
-        ):
+        for name in sorted(_with_includes(kernels, {"run.c", *(f"{name}.h" for name in used)})):
             (scratch / "kernels" / name).write_text((kernels / name).read_text())
         (scratch / "kernels" / "rules.h").write_text(render("rules.h", content))
         for name in _TEMPLATES:
@@ -96,12 +98,16 @@ def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
     memory = plan.weights.get(step.name, "")
     first = next(turn[0] for turn in plan.turns if step.name in turn)
     tables: list[str] = []
+    constants: list[Table] = []
     fields: dict[str, str] = {}
-    for name, value in step.fields.items():
+    for name, given in step.fields.items():
+        value = given if plan.check is None else in_words(given)
         if isinstance(value, (np.ndarray, Weights, Rescale, Records)):
-            words = step.unit is not None and isinstance(value, np.ndarray) and value.itemsize < 4
+            read_so = step.unit is not None or plan.check is not None
+            words = read_so and isinstance(value, np.ndarray) and value.itemsize < 4
             place = f" {_macro(memory)}" if memory and name == "weight" else ""
             tables.append(("CL_WORDS " if words else "") + array(f"{label}_{name}", value, place))
+            constants.append((f"{label}_{name}", words_of(value)))
             fields[name] = f"{label}_{name}"
         elif isinstance(value, Padding):
             fields[name] = _padding(value.code)
@@ -112,6 +118,7 @@ def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
         step=step,
         label=label,
         tables=tuple(tables),
+        constants=tuple(constants),
         fields=fields,
         arguments=", ".join([f"&{label}", *([given] if step.inputs else []), "y"]),
         scratch=plan.offsets.get(f"{first}{SCRATCH}", 0),
@@ -165,6 +172,7 @@ def _context(design: Design, plan: Plan) -> dict[str, Any]:
     graph = design.graph
     steps, _ = steps_of(graph, plan)
     source, result = graph.inputs[0], graph.outputs[0]
+    texts = [_text(graph, plan, step) for step in steps]
     return {
         "target": re.sub(r"[^\w .,()+-]", " ", design.target.title),
         "rounding": graph.rounding.value,
@@ -177,7 +185,8 @@ def _context(design: Design, plan: Plan) -> dict[str, Any]:
         "streamed": plan.streamed,
         "memories": [(name, _macro(name), identifier(name)) for name in sorted(set(plan.weights.values()))],
         "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
-        "steps": [_text(graph, plan, step) for step in steps],
+        "steps": texts,
+        "check": check_content(plan, [table for text in texts for table in text.constants], graph.types[result]),
         "values": _values(graph, plan),
         "made": plan.offsets.get(MADE, 0),
         "arena_bytes": plan.arena_bytes,

@@ -17,9 +17,13 @@ _CTYPES = {
     "int16": "int16_t",
     "uint16": "uint16_t",
     "int32": "int32_t",
+    "uint32": "uint32_t",
     "int64": "int64_t",
+    "uint64": "uint64_t",
     "float32": "float",
 }
+
+_SUFFIXES = {"uint32": "U", "uint64": "ULL"}
 
 _RULES = {Rule.DOUBLE: "cl_fixed", Rule.REDUCED: "cl_fixed", Rule.SINGLE: "cl_double", Rule.FLOAT: "cl_float"}
 
@@ -57,7 +61,8 @@ def array(name: str, value: Array | Weights | Rescale | Records, place: str = ""
     if isinstance(value, Rescale):
         kind = _RULES[value.rule]
         return _define(kind, what, _rescale_items(value))
-    return _define(_CTYPES[str(value.dtype)], what, (number(v) for v in value.ravel().tolist()))
+    suffix = _SUFFIXES.get(str(value.dtype), "")
+    return _define(_CTYPES[str(value.dtype)], what, (number(v) + suffix for v in value.ravel().tolist()))
 
 
 def _nested(value: Any) -> str:

@@ -90,16 +90,21 @@ class Image:
         self,
         codes: npt.NDArray[Any],
         *,
-        poison: int = POISON,
+        poison: int | None = POISON,
         limit: int = LIMIT_INSTRUCTIONS,
         progress: Progress | None = None,
     ) -> "Emulation":
-        """Run input codes (samples, ...) of any type and shape, one after the other.
+        """Run input codes (samples, ...) of any type and shape, one after the other, each in an arena full of `poison`;
+        with None what an inference leaves there stays for the next, which QEMU cannot do.
 
         QEMU runs them all at once, and the progress is told at the end.
         """
         inputs = as_samples(codes, self.input_bytes)
         if machine(self.core).emulator is Emulator.QEMU:
+            if poison is None:
+                raise ToolError(
+                    f"{self.core.value}: QEMU fills each arena; give a byte as poison or choose another core"
+                )
             given = (self.made.path, self.core, inputs, self.output_bytes)
             ran = qemu.run(*given, poison=poison, limit=limit, step_bytes=_STEP_BYTES)
             if progress is not None and len(inputs):
@@ -232,10 +237,11 @@ class _Board:
         self.blocks["executed"] = 0
         self.engine.mem_write(_STACK_LOW, self.paint.tobytes())
 
-    def infer(self, index: int, sample: bytes, poison: int) -> tuple[int, Bytes]:
+    def infer(self, index: int, sample: bytes, poison: int | None) -> tuple[int, Bytes]:
         """Instructions and output bytes of one sample."""
         self.where = f"{self.image.core.value}, sample {index}"
-        self.engine.mem_write(self.arena, bytes([poison]) * self.image.arena_bytes)
+        if poison is not None:
+            self.engine.mem_write(self.arena, bytes([poison]) * self.image.arena_bytes)
         self.counter.step = len(self.by_step)  # none yet
         if self.image.input_rows:
             instructions = self._counted("model_begin", 0)

@@ -1,12 +1,12 @@
 """An integer network whose weights are learned: forward exactly the firmware, backward straight through the rounding.
 
 Values travel as centred codes u = code − zero in float32, so that a layer is one convolution of integers: exact while
-no sum reaches 2^24, and in float64 where one could. Rescaling is exact too (`_rescaled`). Gradients are those of the
+no sum reaches 2^24, and in float64 where one could. Rescaling is exact too (`rescaled`). Gradients are those of the
 real function where a result is not saturated (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
@@ -41,12 +41,12 @@ from crosslayer.execute.torch import Learner, Linear, evaluate, filters, linear,
 Tensor = torch.Tensor
 Bounds = tuple[int, int]
 """The least and largest centred code of a result."""
-_FLOAT32, _FLOAT64 = 2.0**24, 2.0**52
+FLOAT32, _FLOAT64 = 2.0**24, 2.0**52
 """Below these, integers are exact in float32; in float64 also with a half added."""
 _CHUNK = 1 << 18
 """Values rescaled at once: in float64 they stay in the cache."""
-_LAYERS = (Conv2d, DepthwiseConv2d, Dense)
-_MOVES = (Concat, MaxPool, Pad, Reshape, Transpose)
+LAYERS = (Conv2d, DepthwiseConv2d, Dense)
+MOVES = (Concat, MaxPool, Pad, Reshape, Transpose)
 """Operations that only pick values: they do to centred codes what they do to real ones."""
 _FIXED = ""
 """The group of the values whose scale is not learned."""
@@ -74,7 +74,7 @@ class StraightThrough(Learner):
         )
         self._integer = integer
         self._power_of_two = power_of_two
-        self._layers = {node.name: node for node in integer.nodes if isinstance(node.op, _LAYERS)}
+        self._layers = {node.name: node for node in integer.nodes if isinstance(node.op, LAYERS)}
         self._group = _groups(integer)
         weights = [node.inputs[1] for node in self._layers.values()]
         free = sorted({*weights, *(set(self._group.values()) - {_FIXED})}) if learn_steps else []
@@ -146,29 +146,29 @@ class StraightThrough(Learner):
 
     def _evaluate(self, graph: Graph, node: Node, values: list[Tensor], scales: Mapping[str, Tensor]) -> Tensor:
         """The centred codes of one node's result."""
-        op, short = node.op, _is_short(graph, node)
+        op, short = node.op, is_short(graph, node)
         sources, step = [scales[n] for n in graph.activations(node)], scales[node.name]
-        if isinstance(op, _MOVES):
+        if isinstance(op, MOVES):
             return evaluate(node, values)
-        if isinstance(op, _LAYERS) and short:
+        if isinstance(op, LAYERS) and short:
             weight, bias = self._learned(graph, node, scales)
             factor = (sources[0] * scales[node.inputs[1]] / step).expand(len(bias))
             taps = filters(op, weight)
-            return cast("Tensor", _Layer.apply(values[0], taps, bias, factor, _plan(graph, node)))
+            return cast("Tensor", _Layer.apply(values[0], taps, bias, factor, plan_of(graph, node)))
         if isinstance(op, Add) and short:
-            codes, bounds = _looked_up(graph, node, values), _bounds(graph, node)
+            codes, bounds = lookup(graph, node)(values), bounds_of(graph, node)
             return cast("Tensor", _Sum.apply(*values, sources[0] / step, sources[1] / step, codes, bounds))
         if isinstance(op, (Mul, Requantize, Unary)) and short:
-            codes = _looked_up(graph, node, values)
+            codes = lookup(graph, node)(values)
             real = evaluate(node, [u * s for u, s in zip(values, sources, strict=True)]) / step
         elif isinstance(op, GlobalMean) and short:
             total = values[0].sum(dim=(1, 2))
-            codes = _mean(graph, node, total)
+            codes = mean(graph, node, total)
             real = total * (sources[0] / (step * math.prod(values[0].shape[1:3])))
         else:
-            codes = _executed(graph, node, values)
+            codes = executed(graph, node, values)
             decoded = {n: u * s for n, u, s in zip(graph.activations(node), values, sources, strict=True)}
-            if isinstance(op, _LAYERS):
+            if isinstance(op, LAYERS):
                 weight, bias = self._learned(graph, node, scales)
                 taps = scales[node.inputs[1]]
                 bias = bias.to(torch.float32)
@@ -176,7 +176,7 @@ class StraightThrough(Learner):
             elif op.weights:
                 decoded |= {n: torch.from_numpy(_code(graph.types[n]).decode(graph.constants[n])) for n in node.inputs}
             real = evaluate(node, [decoded[n] for n in node.inputs]) / step
-        return cast("Tensor", _Straight.apply(real, codes, _bounds(graph, node)))
+        return cast("Tensor", _Straight.apply(real, codes, bounds_of(graph, node)))
 
     def _learned(self, graph: Graph, node: Node, scales: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The codes of a layer's weight and bias, with gradients for the real ones and for their scales."""
@@ -244,7 +244,7 @@ class _Sum(torch.autograd.Function):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plan:
+class Plan:
     """How a layer computes: its operation, the bounds of its codes, its rescaling, and what no sum can exceed."""
 
     op: Linear
@@ -260,10 +260,10 @@ class _Layer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, taps: Tensor, bias: Tensor, factor: Tensor, plan: _Plan) -> Tensor:
-        kind = torch.float32 if plan.largest < _FLOAT32 else torch.float64
+    def forward(ctx: Any, u: Tensor, taps: Tensor, bias: Tensor, factor: Tensor, plan: Plan) -> Tensor:
+        kind = torch.float32 if plan.largest < FLOAT32 else torch.float64
         sums = linear(plan.op, u.to(kind), taps.to(kind), bias.to(kind))
-        codes, steps = _rescaled(sums.reshape(-1, sums.shape[-1]), plan)
+        codes, steps = rescaled(sums.reshape(-1, sums.shape[-1]), plan)
         ctx.save_for_backward(u, taps, bias, factor, steps.reshape(sums.shape))
         ctx.plan = plan
         return codes.reshape(sums.shape)
@@ -278,12 +278,12 @@ class _Layer(torch.autograd.Function):
         return to_u, to_taps * wide, to_bias * factor, to_factor, None
 
 
-def _plan(graph: Graph, node: Node) -> _Plan:
+def plan_of(graph: Graph, node: Node) -> Plan:
     """The plan of a layer with its current codes."""
     weight, bias = (graph.constants[n] for n in node.inputs[1:])
-    return _Plan(
+    return Plan(
         op=cast("Linear", node.op),
-        bounds=_bounds(graph, node),
+        bounds=bounds_of(graph, node),
         rescale=rescaler(graph.lowered[node.name]),
         largest=largest_sum(_code(graph.types[node.inputs[0]]), weight, bias, node.op.channel_axis),
     )
@@ -294,7 +294,7 @@ def _between(grad: Tensor, steps: Tensor, bounds: Bounds) -> Tensor:
     return torch.ops.aten.hardtanh_backward(grad, steps, *bounds)
 
 
-def _rescaled(sums: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
+def rescaled(sums: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Integer sums (rows, channels) ↦ centred codes, exactly as the layer rounds them, and sums · m.
 
     `DOUBLE` rounds (sums · mult) / 2^31 to the nearest integer, halves up, and then its n-th part of a power of two,
@@ -322,26 +322,32 @@ def _rescaled(sums: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
 
 
 def _in_float64(factor: Rescale, bound: int, largest: int) -> bool:
-    """Whether `_rescaled` may use float64: no product that does not saturate reaches 2^52, and no left shift wraps."""
+    """Whether `rescaled` may use float64: no product that does not saturate reaches 2^52, and no left shift wraps."""
     left = np.exp2(np.maximum(factor.shift, 0))
     exact = (largest * left * factor.mult < _FLOAT64) | (np.exp2(21.0 + factor.shift) > bound + 1)
     return factor.rule is Rule.DOUBLE and bool((exact & (largest * left < 2.0**31)).all())
 
 
-def _looked_up(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:
-    """The centred codes of an operation on one or two values, place by place, from a table of all cases."""
+def lookup(graph: Graph, node: Node) -> Callable[[Sequence[Tensor]], Tensor]:
+    """Centred codes ↦ those of an operation on one or two values, place by place, from a table of all cases."""
     quants = [_code(graph.types[n]) for n in graph.activations(node)]
     grid = np.meshgrid(*(np.arange(q.lowest, q.highest + 1) for q in quants), indexing="ij")
     cases = node.op.integer(graph.lowered[node.name], *(axis.ravel() for axis in grid))
-    place, first = values[0].detach(), quants[0].zero[0] - quants[0].lowest
-    for value, quant in zip(values[1:], quants[1:], strict=True):
-        place = torch.add(value.detach(), place, alpha=1 << quant.bits)
-        first = (first << quant.bits) + quant.zero[0] - quant.lowest
     table = torch.from_numpy(cases.astype(np.float32) - np.float32(_code(graph.types[node.name]).zero[0]))
-    return table.index_select(0, (place + first).to(torch.int32).flatten()).reshape(place.shape)
+    first = 0
+    for quant in quants:
+        first = (first << quant.bits) + quant.zero[0] - quant.lowest
+
+    def look(values: Sequence[Tensor]) -> Tensor:
+        place = values[0].detach()
+        for value, quant in zip(values[1:], quants[1:], strict=True):
+            place = torch.add(value.detach(), place, alpha=1 << quant.bits)
+        return table.index_select(0, (place + first).to(torch.int32).flatten()).reshape(place.shape)
+
+    return look
 
 
-def _mean(graph: Graph, node: Node, total: Tensor) -> Tensor:
+def mean(graph: Graph, node: Node, total: Tensor) -> Tensor:
     """The centred codes of a mean over height and width, from the sums of centred codes."""
     params, source = graph.lowered[node.name], _code(graph.types[node.inputs[0]])
     # the operation looks at nothing but the sum of each map, so that one pixel may stand for all
@@ -350,7 +356,7 @@ def _mean(graph: Graph, node: Node, total: Tensor) -> Tensor:
     return torch.from_numpy(codes.astype(np.float32) - np.float32(_code(graph.types[node.name]).zero[0]))
 
 
-def _executed(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:
+def executed(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:
     """The centred codes of any operation, by the executor."""
     quants = [_code(graph.types[n]) for n in graph.activations(node)]
     codes = [(u.detach().numpy() + q.zero[0]).astype(q.dtype) for u, q in zip(values, quants, strict=True)]
@@ -358,14 +364,14 @@ def _executed(graph: Graph, node: Node, values: Sequence[Tensor]) -> Tensor:
     return torch.from_numpy(found - np.float32(_code(graph.types[node.name]).zero[0]))
 
 
-def _bounds(graph: Graph, node: Node) -> Bounds:
+def bounds_of(graph: Graph, node: Node) -> Bounds:
     """The least and largest centred code that a node makes."""
     quant, params = _code(graph.types[node.name]), graph.lowered[node.name]
     low, high = (scalar(params, n) if n in params else q for n, q in (("low", quant.lowest), ("high", quant.highest)))
     return low - quant.zero[0], high - quant.zero[0]
 
 
-def _is_short(graph: Graph, node: Node) -> bool:
+def is_short(graph: Graph, node: Node) -> bool:
     """Whether a node reads and makes codes of at most 8 bits."""
     return all(_code(graph.types[n]).bits <= 8 for n in (*node.inputs, node.name) if n not in node.inputs[2:])
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar, cast, final
+from typing import Any, ClassVar, cast, final
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from crosslayer.execute.reference import encode_input
 
 Tensor = torch.Tensor
 _MOMENTUM = 0.1  # of running statistics: PyTorch's default
-_NAMESPACE = SimpleNamespace(
+NAMESPACE = SimpleNamespace(
     clip=torch.clip,
     where=torch.where,
     exp=torch.exp,
@@ -116,13 +116,13 @@ def run(graph: Graph, x: Array) -> Array:
     return torch.cat(parts).detach().numpy()  # a view of a parameter asks for gradients even here
 
 
-def evaluate(node: Node, operands: list[Tensor]) -> Tensor:
-    """One node's result on float values, a batch of one where it has no activations."""
+def evaluate(node: Node, operands: list[Tensor], xp: Any = NAMESPACE) -> Tensor:
+    """One node's result on float values, a batch of one where it has no activations; `xp` holds what `Op.real` uses."""
     op = node.op
     match op:
         case Conv2d() | DepthwiseConv2d() | Dense():
             x, weight, bias = operands
-            return op.activation.real(_NAMESPACE, linear(op, x, filters(op, weight), bias))
+            return op.activation.real(xp, linear(op, x, filters(op, weight), bias))
         case MaxPool():
             x = _padded(op.windows, operands[0], -math.inf)
             y = F.max_pool2d(x, op.windows.kernel, op.windows.stride, 0, op.windows.dilation)
@@ -133,7 +133,7 @@ def evaluate(node: Node, operands: list[Tensor]) -> Tensor:
             top, bottom, left, right = op.margins
             return F.pad(operands[0], (0, 0, left, right, top, bottom))
         case _:
-            return op.real(_NAMESPACE, *operands)
+            return op.real(xp, *operands)
 
 
 Linear = Conv2d | DepthwiseConv2d | Dense

@@ -21,6 +21,8 @@ from crosslayer.execute.torch import Learner, Tensor, from_torch, loss_of, to_to
 from crosslayer.execute.training import Training
 
 Watch = Callable[[Iterator[int], str, int], Iterator[int]]
+Loss = Callable[[Tensor, Tensor, float, np.random.Generator], Tensor]
+"""(samples, labels, share of the training that is done, chance) -> what a step makes smaller."""
 
 
 def fit(
@@ -35,7 +37,6 @@ def fit(
 ) -> Graph:
     """The graph with trained weights, as `train` gives them."""
     module = to_torch(graph).train()
-    _check_batch(graph, min(training.batch, len(data)))
     train(module, data, training, seed=seed, progress=progress, checkpoint=checkpoint, teacher=teacher)
     return from_torch(module)
 
@@ -49,23 +50,26 @@ def train(
     progress: Watch,
     checkpoint: Path | None = None,
     teacher: Graph | None = None,
-) -> None:
-    """Trains the parameters of `module`.
+    loss: Loss | None = None,
+    judge: Callable[[], float] | None = None,
+) -> list[float]:
+    """Trains the parameters of `module`. Returns what `judge`, if there is one, said after each epoch.
 
     Minimizes cross-entropy of the logits under a final softmax; a network whose output has the size of its input
     minimizes the squared error of its reconstruction. With `training.distill`, a share of the loss compares with the
-    logits of `teacher`. Weights that are zero, in a layer that has others, are taken to be pruned: they stay zero. With
-    `checkpoint`, each epoch is saved there and training goes on after the last one; an interrupted and resumed training
-    gives the same weights as an uninterrupted one.
+    logits of `teacher`. A given `loss` takes the place of all this. Weights that are zero, in a layer that has others,
+    are taken to be pruned: they stay zero. With `checkpoint`, each epoch is saved there and training goes on after the
+    last one; an interrupted and resumed training gives the same weights as an uninterrupted one.
     """
-    loss = _loss(module, training, teacher)
+    _check_batch(module.graph, min(training.batch, len(data)))
+    loss = loss or _loss(module, training, teacher)
     pruned = [
         (p, p.detach() != 0) for p in module.parameters() if p.dim() > 1 and 0 < torch.count_nonzero(p) < p.numel()
     ]
     steps = max(1, len(data) // training.batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.rate, weight_decay=training.decay)
     total = max(1, training.epochs * steps)
-    start = 0 if checkpoint is None else _restore(checkpoint, module, optimizer)
+    start, seen = (0, list[float]()) if checkpoint is None else _restore(checkpoint, module, optimizer)
     rise = max(1, min(module.rise, total // 4))
 
     def share(step: int) -> float:
@@ -82,7 +86,8 @@ def train(
         for step in progress(iter(range(steps)), f"epoch {epoch + 1}/{training.epochs}", steps):
             chosen = order[step * training.batch : (step + 1) * training.batch]
             optimizer.zero_grad()
-            value = loss(_augmented(images[chosen], training, rng), labels[chosen])
+            moved = _augmented(images[chosen], training, rng)
+            value = loss(moved, labels[chosen], (epoch * steps + step) / total, rng)
             value.backward()
             optimizer.step()
             with torch.no_grad():
@@ -91,20 +96,24 @@ def train(
             schedule.step()
             if not math.isfinite(value.item()):
                 raise GraphError(f"training diverged in epoch {epoch + 1}: the loss is not finite; lower the rate")
+        if judge is not None:
+            seen.append(judge())
         if checkpoint is not None:
-            _save(checkpoint, module, optimizer, epoch + 1)
+            _save(checkpoint, module, optimizer, epoch + 1, seen)
+    return seen
 
 
-def _loss(module: Learner, training: Training, teacher: Graph | None) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss(module: Learner, training: Training, teacher: Graph | None) -> Loss:
     """What training minimizes. Raises `GraphError` if there is a teacher to learn from that cannot teach."""
     if training.distill == 0:
-        return loss_of(module.graph, module)
+        plain = loss_of(module.graph, module)
+        return lambda x, y, done, rng: plain(x, y)
     if teacher is None or reconstructs(module.graph) or not _alike(module.graph, teacher):
         raise GraphError("distillation needs a float classifier as teacher, with the same inputs and classes")
     guide, heat = to_torch(teacher).eval(), training.temperature
     own, given = logits_of(module.graph), logits_of(teacher)
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
+    def loss(x: Tensor, y: Tensor, done: float, rng: np.random.Generator) -> Tensor:
         logits = module(x, upto=own)
         with torch.no_grad():
             wanted = F.log_softmax(guide(x, upto=given) / heat, 1)
@@ -143,23 +152,24 @@ def _augmented(x: Tensor, training: Training, rng: np.random.Generator) -> Tenso
     return x
 
 
-def _save(path: Path, module: Learner, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def _save(path: Path, module: Learner, optimizer: torch.optim.Optimizer, epoch: int, seen: list[float]) -> None:
     tensors: dict[str, Tensor] = {f"weight.{k}": v.contiguous() for k, v in module.state_dict().items()}
     for i, state in cast("Mapping[int, Mapping[str, Tensor]]", optimizer.state_dict()["state"]).items():
         tensors |= {f"state.{i}.{k}": v.contiguous() for k, v in state.items()}
+    tensors["seen"] = torch.tensor(seen, dtype=torch.float64)
     write_atomic(path, safetensors.torch.save(tensors, metadata={"epoch": str(epoch)}))
 
 
-def _restore(path: Path, module: Learner, optimizer: torch.optim.Optimizer) -> int:
-    """The number of finished epochs; 0 if there is no checkpoint that can be read."""
+def _restore(path: Path, module: Learner, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
+    """The number of finished epochs, 0 if there is no checkpoint that can be read, and what was said after each."""
     if not path.is_file():
-        return 0
+        return 0, []
     try:
         with safetensors.safe_open(path, "pt") as file:
             epoch = int(file.metadata()["epoch"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     except safetensors.SafetensorError:
-        return 0
+        return 0, []
     module.load_state_dict({k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")})
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
@@ -167,4 +177,4 @@ def _restore(path: Path, module: Learner, optimizer: torch.optim.Optimizer) -> i
             _, index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return epoch
+    return epoch, tensors["seen"].tolist()

@@ -51,14 +51,14 @@ class Prediction:
 
 def predict(graph: Graph, plan: Plan, core: Core) -> Prediction | None:
     """What the firmware of an integer graph takes; None where a core has no costs for the rounding rule, or where the
-    input is streamed or windows are larger than `LARGEST_TABLE`.
+    input is streamed, weights are checked, or windows are larger than `LARGEST_TABLE`.
 
     Floats in software take instructions that depend on data: no core without an FPU has costs for the rule `float`.
     """
     rule = Rounding.FLOAT if graph.rounding is Rounding.FLOAT else Rounding.DOUBLE  # units know no other difference
     column = f"{core.value} {rule.value}"
     costs = _costs().get(column)
-    if costs is None or plan.streamed:
+    if costs is None or plan.streamed or plan.check is not None:
         return None
     steps, heights = steps_of(graph, plan)
     if max(most_rows(steps), most_taps(steps)) > LARGEST_TABLE:

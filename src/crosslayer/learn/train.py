@@ -8,6 +8,7 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design, load_design
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.outputs import reconstructs
 from crosslayer.core.stage import Stage, check_parameters
 from crosslayer.execute.training import Training
 
@@ -37,7 +38,8 @@ class Train(Stage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTune(Stage):
-    """As `Train`, with a smaller rate, for weights that have been trained before.
+    """As `Train`, with a smaller rate, for weights that have been trained before; a classifier whose validation accuracy
+    has fallen gets them back.
 
     With `distill` (see `Training`) it learns from `teacher` too, the folder of a saved float design for the same inputs
     and classes, such as `runs/large/design`.
@@ -61,9 +63,15 @@ class FineTune(Stage):
         _training(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
-        """The tuned design; notes: epochs and samples. Raises `DesignError` if the teacher cannot be read."""
+        """The tuned design; notes: epochs, samples, and whether the new weights were kept. Raises `DesignError` if the
+        teacher cannot be read."""
         graph = _fit(design.graph, bench, self, self._taught_by())
-        return replace(design, graph=graph, plan=None), {"epochs": self.epochs, "samples": len(bench.data.train)}
+        notes = {"epochs": self.epochs, "samples": len(bench.data.train)}
+        if reconstructs(graph):
+            return replace(design, graph=graph, plan=None), notes
+        before, after = (bench.accuracy(g, bench.data.validation) for g in (design.graph, graph))
+        kept = after >= before
+        return replace(design, graph=graph if kept else design.graph, plan=None), {**notes, "kept": kept}
 
     def check(self, design: Design) -> None:
         """Raises `GraphError` if the design cannot be tuned, `DesignError` if the teacher cannot be read."""

@@ -13,6 +13,7 @@ from crosslayer.core.graph.ops import (
     Dense,
     DepthwiseConv2d,
     GlobalMean,
+    HardSigmoid,
     MaxPool,
     Relu,
     Reshape,
@@ -72,6 +73,11 @@ class Sketch:
     def relu(self, x: str) -> str:
         """max(x, 0)."""
         return self._builder.add(Relu(), x, name=f"{x}.relu")
+
+    def threshold(self, x: str, low: float, high: float) -> str:
+        """0 up to `low`, 1 from `high` on, linear between."""
+        slope = 1 / (high - low)
+        return self._builder.add(HardSigmoid(slope=slope, offset=-low * slope), x, name=f"{x}.threshold")
 
     def max_pool(self, x: str) -> str:
         """Halves height and width, where they are at least 2."""

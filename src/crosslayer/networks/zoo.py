@@ -10,6 +10,7 @@ from crosslayer.core.graph.operation import Shape
 from crosslayer.networks.autoencoder import autoencoder
 from crosslayer.networks.dscnn import dscnn
 from crosslayer.networks.lenet5 import lenet5
+from crosslayer.networks.lenet_threshold import lenet_threshold
 from crosslayer.networks.mobilenet import mobilenet
 from crosslayer.networks.resnet8 import resnet8
 from crosslayer.networks.vgg11 import vgg11
@@ -22,6 +23,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "autoencoder": autoencoder,
         "dscnn": dscnn,
         "lenet5": lenet5,
+        "lenet-threshold": lenet_threshold,
         "mobilenet": mobilenet,
         "resnet8": resnet8,
         "vgg11": vgg11,

@@ -7,6 +7,7 @@ from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.stage import Stage, check_parameters
+from crosslayer.execute.adversary import Adversary
 from crosslayer.execute.training import Training
 from crosslayer.quantize.affine import QuantizeAffine
 from crosslayer.quantize.mixed import MixedPrecision
@@ -21,27 +22,32 @@ class QuantizeAware(Stage):
     ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
     that costs accuracy; with few bits `start.correct_biases` is a much better start. With `mixed`, that stage chooses
     the bits, and its `start` holds instead of this one's. With `training.distill` the float network teaches.
+    With `against` it learns from attacked samples, and the attack inside each step goes through the integers themselves.
     """
 
     start: QuantizeAffine = field(default_factory=QuantizeAffine)
     training: Training = field(default_factory=lambda: Training(epochs=10, rate=5e-4, decay=0.0))
     learn_steps: bool = True
     mixed: MixedPrecision | None = None
+    against: Adversary | None = None
 
     def __post_init__(self) -> None:
         check_parameters(
             (self.training.epochs >= 1, "training.epochs must be at least 1; for none, use quantize-affine"),
             (not self.start.learn_rounding, "training rounds to nearest; leave start.learn_rounding out"),
+            (self.against is None or self.training.distill == 0, "against and training.distill exclude each other"),
         )
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
-        """The trained integer design; notes: those of the start, epochs and samples."""
+        """The trained integer design; notes: those of the start, epochs and samples, and with `against` those of
+        `train_robust`."""
         start, chosen = self.start, dict[str, Any]()
         if self.mixed is not None:
             precision, chosen = self.mixed.choose(design, bench)
             start = replace(self.mixed.start, precision=precision)
         started, notes = start.apply(design, bench)
         from crosslayer.execute.straight import StraightThrough  # PyTorch is loaded only by who trains
+        from crosslayer.execute.torch_robust import train_robust
         from crosslayer.execute.torch_training import train
 
         module = StraightThrough(
@@ -50,16 +56,24 @@ class QuantizeAware(Stage):
             learn_steps=self.learn_steps,
             power_of_two=start.precision.power_of_two,
         )
-        train(
-            module,
-            bench.data.train,
-            self.training,
-            seed=bench.stage_seed(),
-            progress=bench.progress,
-            checkpoint=None if bench.scratch is None else bench.scratch / "training.safetensors",
-            teacher=design.graph,
-        )
-        notes |= {**chosen, "epochs": self.training.epochs, "trained": len(bench.data.train)}
+        seed, progress = bench.stage_seed(), bench.progress
+        checkpoint = None if bench.scratch is None else bench.scratch / "training.safetensors"
+        data, training = bench.data, self.training
+        notes |= {**chosen, "epochs": training.epochs, "trained": len(data.train)}
+        if self.against is not None:
+            notes |= train_robust(
+                module, data, training, self.against, seed=seed, progress=progress, checkpoint=checkpoint
+            )
+        else:
+            train(
+                module,
+                data.train,
+                training,
+                seed=seed,
+                progress=progress,
+                checkpoint=checkpoint,
+                teacher=design.graph,
+            )
         return replace(started, graph=module.convert()), notes
 
 

@@ -12,8 +12,8 @@ from crosslayer.core.target import MemoryKind
 from crosslayer.report import figures, verdicts
 from crosslayer.report.confusion import MATRIX_CLASSES, class_rows, heat, mistakes
 from crosslayer.report.memory import memory_map, usages
-from crosslayer.report.pictures import cards, is_bitmap
-from crosslayer.report.plots import plot_course, plot_sensitivity, plot_trajectory, unit_label
+from crosslayer.report.pictures import cards, is_bitmap, pairs
+from crosslayer.report.plots import plot_course, plot_robustness, plot_sensitivity, plot_trajectory, unit_label
 from crosslayer.report.trail import courses, rows, sensitivities, trajectory
 
 
@@ -79,6 +79,9 @@ def _content(sheet: Sheet) -> dict[str, Any]:
         "is_matrix": len(sheet.classes) <= MATRIX_CLASSES,
         "heat": heat,
         "cards": cards(sheet),
+        "robustness": sheet.robustness,
+        "robustness_plot": None if sheet.robustness is None else plot_robustness(sheet.robustness.curve, "robustness"),
+        "pairs": pairs(sheet),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crosslayer.core.sheet import Sample, Sheet
+from crosslayer.core.sheet import Sheet
 from crosslayer.report.confusion import class_name
 
 Values = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def cards(sheet: Sheet) -> tuple[Card, ...]:
     lowest, highest = _extremes([sample.values for sample in sheet.samples])
     return tuple(
         Card(
-            picture=picture(sample, lowest, highest),
+            picture=picture(sample.values, lowest, highest),
             label=class_name(sheet.classes, sample.label),
             predicted=class_name(sheet.classes, sample.predicted),
             right=sample.label == sample.predicted,
@@ -60,9 +60,35 @@ def cards(sheet: Sheet) -> tuple[Card, ...]:
     )
 
 
-def picture(sample: Sample, lowest: float, highest: float) -> Bitmap | Curve:
-    """The sample's values between `lowest` and `highest`: an image if it extends in two directions, else a curve."""
-    share = np.clip((_finite(sample.values) - lowest) / (highest - lowest), 0, 1)
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A sample, what an attack made of it, and how the design calls each."""
+
+    sample: Bitmap | Curve
+    attacked: Bitmap | Curve
+    label: str
+    called: str
+
+
+def pairs(sheet: Sheet) -> tuple[Pair, ...]:
+    """All examples of the attacks, on one scale."""
+    examples = () if sheet.robustness is None else sheet.robustness.examples
+    lowest, highest = _extremes([values for e in examples for values in (e.values, e.attacked)])
+    return tuple(
+        Pair(
+            sample=picture(example.values, lowest, highest),
+            attacked=picture(example.attacked, lowest, highest),
+            label=class_name(sheet.classes, example.label),
+            called=class_name(sheet.classes, example.after),
+        )
+        for example in examples
+    )
+
+
+def picture(values: Values, lowest: float, highest: float) -> Bitmap | Curve:
+    """A sample's values between `lowest` and `highest`: an image if it extends in two directions, else a curve."""
+    share = np.clip((_finite(values) - lowest) / (highest - lowest), 0, 1)
     if share.ndim < 2 or min(share.shape[:2]) == 1:
         return Curve(points=_polyline(share.reshape(-1)))
     pixels = np.rint(255 * (share if share.ndim == 3 else share[:, :, np.newaxis])).astype(np.uint8)

@@ -14,6 +14,7 @@ from typing import Any, final
 from markupsafe import Markup
 
 from crosslayer.core.errors import ToolError
+from crosslayer.core.robustness import CurvePoint
 from crosslayer.report.figures import Scale, scale
 from crosslayer.report.trail import Course, Point, Sensitivity
 
@@ -97,6 +98,21 @@ def plot_sensitivity(layers: Sequence[Sensitivity], number: int, key: str) -> Pl
         axes.set_ylim(*_range(seen, floor=None))
 
     return _render(draw, key, width=220, height=130)
+
+
+def plot_robustness(points: Sequence[CurvePoint], key: str) -> Plot:
+    """Accuracy in percent under attack against the size of the budget, with its interval."""
+
+    def draw(axes: Any) -> None:
+        sizes = [point.size for point in points]
+        below, above = ([100 * getattr(point, end) for point in points] for end in ("low", "high"))
+        axes.fill_between(sizes, below, above, color=_GRID, linewidth=0)
+        axes.plot(sizes, [100 * point.accuracy for point in points], color=_ACCENT, marker="o", markersize=4.5)
+        axes.set_xlim(0, 1.03 * max(sizes))
+        axes.set_ylim(0, 103)
+        axes.xaxis.set_major_formatter(_ticked)
+
+    return _render(draw, key, width=640, height=240)
 
 
 def unit_label(course: Course) -> str:

@@ -9,7 +9,7 @@ from crosslayer.core.graph.channels import Axis, Channel, removable, remove
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.ops import Conv2d, Dense
 from crosslayer.core.quant import Array
-from crosslayer.simplify.bounds import Bounds, bounds, sums
+from crosslayer.execute.intervals import Bounds, bounds, sums
 
 
 def remove_constant_channels(graph: Graph) -> Graph:

@@ -12,7 +12,7 @@ from crosslayer.core.graph.graph import Graph, Node, verify
 from crosslayer.core.graph.ops import AveragePool, Concat, Conv2d, DepthwiseConv2d, MaxPool, Pad, Requantize
 from crosslayer.core.graph.ops.unary import Unary
 from crosslayer.core.stage import Stage
-from crosslayer.simplify.bounds import Bounds, bounds
+from crosslayer.execute.intervals import Bounds, bounds
 from crosslayer.simplify.constants import remove_constant_channels
 from crosslayer.simplify.transposes import fold_transposes
 

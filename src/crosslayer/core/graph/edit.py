@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from crosslayer.core.graph.graph import Graph, Node
 
 
@@ -56,3 +58,14 @@ def between(graph: Graph, start: str, end: str) -> Graph:
     first, last = names.index(start), names.index(end)
     nodes = graph.nodes[max(0, first - len(graph.inputs) + 1) : last - len(graph.inputs) + 1]
     return without_unused(replace(graph, inputs=(start,), outputs=(end,), nodes=nodes))
+
+
+def decoded(graph: Graph) -> Graph:
+    """The float network that an integer one stands for: its constants decoded, nothing rounded or saturated."""
+    constants = dict(graph.constants)
+    for name, value in graph.constants.items():
+        quant = graph.types[name].quant
+        if quant is not None:
+            constants[name] = quant.decode(value).astype(np.float32)
+    types = {name: replace(kind, quant=None) for name, kind in graph.types.items()}
+    return replace(graph, types=types, constants=constants)

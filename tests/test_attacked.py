@@ -1,0 +1,205 @@
+"""Designs under attack: in a study, on the command line, in the report; judged by the C."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from commands import TINY, Answer, call
+from crosslayer.attack.budget import Budget, Norm
+from crosslayer.attack.sensor import Sensor
+from crosslayer.core.dataset import Split
+from crosslayer.core.design import load_design
+from crosslayer.core.errors import InputError
+from crosslayer.core.robustness import Check
+from crosslayer.core.sheet import load_sheet
+from crosslayer.datasets.catalog import load
+from crosslayer.evaluate import attacked, robustness
+from crosslayer.evaluate.robustness import Trial, attack_set
+from crosslayer.execute import exact
+
+STUDY = TINY.replace("[require]", '[attack]\nbudget = "linf 2/16"\nsamples = 40\n[require]\nrobust_accuracy = 0.0')
+
+
+def few(budget: Budget, classes: int, effort: int = 1) -> tuple[Trial, ...]:
+    """The set without what takes long."""
+    names = ("noise", "fgsm", "pgd gated ce", "apgd ce", "transfer")
+    return tuple(trial for trial in attack_set(budget, classes, effort) if trial.name in names)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustness, "attack_set", few)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with attacks."""
+    home = tmp_path_factory.mktemp("attacked")
+    (home / "study.toml").write_text(STUDY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "attack_set", few)
+        answer = call("run", home / "study.toml", "--out", home / "run")
+    assert answer.status == 0, answer.err
+    return home / "run"
+
+
+def answered(answer: Answer) -> dict[str, Any]:
+    document = json.loads(answer.out)
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_a_sensor_gives_a_data_set_back_to_the_bit(name: str) -> None:
+    data = load(name)
+    sensor = Sensor.of(data.train)
+    x = sensor.shares(data.test.real())
+    assert np.array_equal(sensor.codes(x), data.test.codes)
+    assert np.array_equal(sensor.real(x), data.test.real())
+    assert x.min() >= 0
+    assert x.max() <= 1
+
+
+def test_a_sensor_of_real_values_has_no_grid() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    sensor = Sensor.of(Split(codes=values, labels=np.zeros(20, np.int64)))
+    assert sensor.steps == 0
+    assert np.allclose(sensor.real(sensor.shares(values)), values, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "norm", "size"),
+    [
+        ("linf 8/255", Norm.LINF, 8 / 255),
+        ("L2 0.5", Norm.L2, 0.5),
+        ("l0 3", Norm.L0, 3),
+        ("patch 0.05", Norm.PATCH, 0.05),
+    ],
+)
+def test_a_budget_is_read_as_it_is_written(text: str, norm: Norm, size: float) -> None:
+    budget = Budget.parse(text)
+    assert (budget.norm, budget.size) == (norm, size)
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "norm '' is not known"),
+        ("linfty 0.1", "did you mean 'linf'?"),
+        ("linf", "'' is no number; write such as linf 8/255"),
+        ("linf 1/0", "'1/0' is no number"),
+        ("linf 2", "the size must be in 0…1"),
+        ("l0 0.5", "the size must be a whole number"),
+        ("l2 -1", "the size must be at least 0"),
+    ],
+)
+def test_a_budget_that_means_nothing_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InputError, match="budget") as refusal:
+        Budget.parse(text)
+    assert says in str(refusal.value)
+
+
+images = arrays(np.float32, (3, 5, 4, 2), elements=st.floats(0, 1, width=32))
+
+
+@given(images, images, st.sampled_from(["linf 0.1", "linf 7/255", "l2 0.7", "l0 3"]), st.sampled_from([0, 16, 255]))
+def test_what_is_projected_and_put_on_the_grid_is_within_the_budget(x: Any, origin: Any, text: str, steps: int) -> None:
+    budget = Budget.parse(text)
+    if steps:
+        origin = (np.rint(origin * np.float32(steps)) / np.float32(steps)).astype(np.float32)
+    near = budget.project(x, origin)
+    on_grid = budget.snap(near, origin, steps)
+    assert budget.holds(near, origin).all()
+    assert budget.holds(on_grid, origin).all()
+    if steps:
+        assert np.abs(on_grid * steps - np.rint(on_grid * steps)).max() < 1e-3
+
+
+@given(images, images)
+def test_what_is_within_the_budget_already_stays(x: Any, origin: Any) -> None:
+    budget = Budget(Norm.LINF, 0.25)
+    inside = budget.project(x, origin)
+    assert np.array_equal(budget.project(inside, origin), inside)
+
+
+def test_a_study_with_attacks_says_what_was_not_broken(folder: Path) -> None:
+    sheet = load_sheet(folder / "sheet.json", load_design(folder / "design"))
+    found = sheet.robustness
+    assert found is not None
+    assert found.differing == 0
+    assert found.replayed == 40
+    assert found.score.value <= found.clean.value
+    assert all(one.right / one.samples >= found.score.value for one in found.attacks)
+    assert [score for score in sheet.scores if score.name == "robust_accuracy"] == [found.score]
+    page = (folder / "report.html").read_text()
+    assert "Under attack" in page
+    assert all(check.name in page for check in found.checks)
+
+
+def test_the_stored_samples_are_within_the_budget_and_give_the_figure(folder: Path) -> None:
+    stored = safetensors.numpy.load_file(folder / "attacked.safetensors")
+    design = load_design(folder / "design")
+    assert stored["attacked"].dtype == np.uint8
+    assert np.abs(stored["attacked"].astype(int) - stored["samples"]).max() <= 2
+    test = load("digits").test
+    real = stored["attacked"].astype(np.float32) * np.float32(test.scale) + np.float32(test.offset)
+    called = exact.run(design.graph, real).reshape(len(real), -1).argmax(1)
+    assert np.array_equal(called, stored["called"])
+    found = load_sheet(folder / "sheet.json", design).robustness
+    assert found is not None
+    if found.believable:
+        assert (called == stored["labels"]).mean() >= found.score.value
+
+
+def test_the_command_gives_the_figures_of_the_study(folder: Path, tmp_path: Path) -> None:
+    options = ("--data", "digits", "--budget", "linf 2/16", "--samples", 40, "--json")
+    answer = call("attack", folder, *map(str, options), "--out", tmp_path / "found.safetensors")
+    found = answered(answer)
+    sheet = load_sheet(folder / "sheet.json", load_design(folder / "design"))
+    assert sheet.robustness is not None
+    assert found["score"]["value"] == sheet.robustness.score.value
+    assert answer.status == (0 if found["believable"] else 3)
+    assert (tmp_path / "found.safetensors").read_bytes() == (folder / "attacked.safetensors").read_bytes()
+
+
+def test_nothing_is_claimed_where_a_check_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Check(name="planted", holds=False, finding="nothing")
+    monkeypatch.setattr(attacked, "checks", lambda victim, outcome: (failed,))
+    out = ("--out", tmp_path / "found.safetensors")
+    answer = call("attack", folder, "--data", "digits", "--budget", "linf 1/16", "--samples", "20", "--json", *out)
+    found = answered(answer)
+    assert answer.status == 3
+    assert found["believable"] is False
+    assert (found["score"]["value"], found["score"]["low"], found["score"]["high"]) == (0.0, 0.0, 1.0)
+    assert found["score"]["note"].startswith("withheld")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--data", "digits", "--budget", "l0 3"), "evaluations are made under linf and l2"),
+        (("--data", "digits", "--budget", "8/255"), "norm '8/255' is not known"),
+        (("--data", "nothing", "--budget", "linf 0.1"), "nothing"),
+    ],
+)
+def test_a_wrong_question_gets_one_answer(folder: Path, tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    answer = call("attack", folder, *options, "--out", tmp_path / "found.safetensors")
+    assert answer.status == 2
+    assert says in " ".join(answer.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_requirement_of_robustness_needs_attacks(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(TINY.replace("[require]", "[require]\nrobust_accuracy = 0.5"))
+    answer = call("run", path, "--out", tmp_path / "run")
+    assert answer.status == 2
+    assert "add [attack]" in " ".join(answer.err.split())
