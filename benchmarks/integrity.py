@@ -8,7 +8,7 @@ import ctypes
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -27,7 +27,7 @@ from crosslayer.emit.firmware import emit
 from crosslayer.execute import reference
 from crosslayer.execute.emulate import Emulation, Image
 from crosslayer.execute.native import Native
-from crosslayer.fault.flips import Flip, changes, flipped
+from crosslayer.fault.flips import Flip, flipped, flipped_codes
 from crosslayer.fault.protect import ProtectWeights
 from crosslayer.fault.search import Attacker, Campaign, Knowledge, attack, least_flips
 from crosslayer.flow import execute
@@ -78,15 +78,16 @@ def main() -> None:
     for name in given.network or CASES:
         case, data = CASES[name], load(CASES[name].source)
         design = trained(name, case, data, given.out)
-        accuracy = Bench(data=data, seed=0, executor=execute).accuracy(design.graph, data.test)
+        bench = Bench(data=data, seed=0, executor=execute)
+        accuracy = bench.accuracy(design.graph, data.test)
         print(f"\n## {name} on {case.source}: {accuracy:.2%} of {len(data.test)} test samples, int8\n", flush=True)
         campaigns = [
             [attacked(design, case, data, who, most, seed, given.out / name) for seed in range(given.seeds)]
             for who, most in ATTACKERS
         ]
-        print_flips(design, data, campaigns)
-        print_detection(design, [c for row in campaigns[:3] for c in row])
-        print_costs(design, data)
+        print_flips(design, bench, campaigns)
+        print_detection(design, bench, [c for row in campaigns[:3] for c in row])
+        print_costs(design, bench)
 
 
 def trained(name: str, case: Case, data: Dataset, out: Path) -> Design:
@@ -115,17 +116,16 @@ def attacked(design: Design, case: Case, data: Dataset, who: Attacker, most: int
     return found
 
 
-def print_flips(design: Design, data: Dataset, campaigns: Sequence[Sequence[Campaign]]) -> None:
+def print_flips(design: Design, bench: Bench, campaigns: Sequence[Sequence[Campaign]]) -> None:
     """Flips to chance on the judging samples, and test accuracy after the first seed's."""
-    stop = stop_at(data)
-    bench = Bench(data=data, seed=0, executor=execute)
+    stop = stop_at(bench.data)
     least = least_flips([c for row in campaigns for c in row], stop)
     print(f"| attacker | flips to at most {stop:.1%}, by seed | least, of it and weaker ones | test accuracy then |")
     print("|---|---|---|---|")
     for row in campaigns:
         who = row[0].attacker
         counts = ", ".join("—" if (n := c.needed(stop)) is None else str(n) for c in row)
-        after = bench.accuracy(flipped(design.graph, row[0].flips), data.test)
+        after = bench.accuracy(flipped(design.graph, row[0].flips), bench.data.test)
         bits = f"bits {min(who.bits)}…{max(who.bits)}" if who.bits else "all bits"
         print(f"| {who.knowledge}, {bits} | {counts} | {least[who] or '—'} | {after:.1%} |", flush=True)
 
@@ -177,20 +177,11 @@ def random_sets(tables: Sequence[Array], close: bool) -> Iterable[list[tuple[int
 
 def stored(design: Design, flips: Sequence[Flip], before: Sequence[Array]) -> list[tuple[int, int, int]]:
     """The bits of the tables in flash that flips of codes are."""
-    codes = dict(design.graph.constants)
-    for flip in flips:
-        quant = design.graph.types[flip.weight].quant
-        assert quant is not None
-        changed = codes[flip.weight].copy()
-        changed.reshape(-1)[flip.index] += changes(changed.ravel()[[flip.index]], quant.bits, flip.bit)[0]
-        codes[flip.weight] = changed
     assert design.plan is not None
-    graph = type(design.graph)(**{**{f: getattr(design.graph, f) for f in FIELDS}, "constants": codes})
+    graph = replace(design.graph, constants={**design.graph.constants, **flipped_codes(design.graph, flips)})
     weights = {s.name: words_of(s.fields["weight"]) for s in steps_of(graph, design.plan)[0] if "weight" in s.fields}
-    names = [
-        (step.name, field) for step in steps_of(design.graph, design.plan)[0] for field in step.fields
-        if len(words_of(step.fields[field]))
-    ]  # fmt: skip
+    steps = steps_of(design.graph, design.plan)[0]
+    names = [(step.name, field) for step in steps for field, value in step.fields.items() if len(words_of(value))]
     found: list[tuple[int, int, int]] = []
     for table, (name, field) in enumerate(names):
         if field == "weight":
@@ -200,16 +191,13 @@ def stored(design: Design, flips: Sequence[Flip], before: Sequence[Array]) -> li
     return found
 
 
-FIELDS = ("inputs", "outputs", "nodes", "types", "rounding")
-
-
-def print_detection(design: Design, campaigns: Sequence[Campaign]) -> None:
+def print_detection(design: Design, bench: Bench, campaigns: Sequence[Campaign]) -> None:
     assert design.plan is not None
     tables = checked_tables(steps_of(design.graph, design.plan)[0])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "firmware"
         shape = design.graph.types[design.graph.inputs[0]].shape
-        emit(protected(design, 1), folder, np.zeros((1, *shape), np.float32))
+        emit(ProtectWeights(inferences=1)(design, bench), folder, np.zeros((1, *shape), np.float32))
         check = Checked(folder, tables)
         found = [stored(design, c.flips[:n], tables) for c in campaigns for n in range(1, min(10, len(c.flips)) + 1)]
         print("\n| sets of flips | how many | not found |\n|---|---|---|")
@@ -222,22 +210,16 @@ def print_detection(design: Design, campaigns: Sequence[Campaign]) -> None:
             print(f"| {title} | {count} | {missed} |", flush=True)
 
 
-def protected(design: Design, inferences: int, parity: int = 0) -> Design:
-    return design if not inferences else ProtectWeights(inferences=inferences, parity=parity).apply(design, BENCH)[0]
-
-
-BENCH: Bench = None  # type: ignore[assignment]  # the stage asks for nothing
-
-
-def print_costs(design: Design, data: Dataset) -> None:
+def print_costs(design: Design, bench: Bench) -> None:
     """Exact instruction counts, the most of all slices; bytes as linked."""
-    x = data.validation.real(slice(0, 1))
+    x = bench.data.validation.real(slice(0, 1))
     print("\n| core | all seen in | instructions | more | flash, B | more | RAM more, B | stack more, B |")
     print("|---|---|---|---|---|---|---|---|")
     for core in CORES:
         plain = emulated(design, x, core, 1)
         for latency in (0, *LATENCIES):
-            ran = plain if not latency else emulated(protected(design, latency), x, core, latency)
+            check = ProtectWeights(inferences=max(latency, 1))
+            ran = emulated(check(design, bench), x, core, latency) if latency else plain
             count, base = int(ran.instructions.max()), int(plain.instructions.max())
             flash, before = ran.image.flash_bytes, plain.image.flash_bytes
             ram = ran.image.ram_bytes - plain.image.ram_bytes
@@ -247,7 +229,7 @@ def print_costs(design: Design, data: Dataset) -> None:
                 f"| {flash / before - 1:.2%} | {ram} | {stack} |",
                 flush=True,
             )
-        restoring = emulated(protected(design, 8, parity=8), x, core, 1)
+        restoring = emulated(ProtectWeights(inferences=8, parity=8)(design, bench), x, core, 1)
         more = restoring.image.flash_bytes / plain.image.flash_bytes - 1
         print(f"| {core} | 8, with 8 rows of parity | | | {restoring.image.flash_bytes} | {more:.2%} | | |", flush=True)
 

@@ -1,11 +1,12 @@
 """Our iterative pruning beside torch-pruning's global pruning: accuracy at equal MACs, and at equal modelled energy.
 
-    python benchmarks/pruning.py [--out runs/pruning] [--seeds 3] [--network lenet5-mnist | dscnn-kws12]
+    python benchmarks/pruning.py [--out runs/pruning] [--seeds 3] [--network lenet5-mnist]
 
 Each method prunes the same trained network in rounds, in each to the same share of MACs, or of the energy modelled for
 the target, and then trains for the same epochs. torch-pruning (Fang et al. 2023, arXiv 2301.12900) removes one group
 after the other, in the order that it ranks them all by, while the share is not undercut; so do we. Ours
-looks at validation samples to compare layers, theirs at none. A killed run goes on where it was.
+looks at validation samples to compare layers, theirs at none. Our importance, L2, was the best of three by validation
+accuracy of LeNet-5, seed 0; theirs are its two usual ones. A killed run goes on where it was.
 """
 
 import argparse
@@ -119,6 +120,12 @@ CASES = {
     "lenet5-mnist": Case(
         network="lenet5", data="mnist", learn=Train(epochs=8, shift=1), tuning=Training(epochs=1, rate=1e-3, shift=1)
     ),
+    "resnet8-digits": Case(
+        network="resnet8",
+        data="digits",
+        learn=Train(epochs=20, batch=64),
+        tuning=Training(epochs=3, batch=64, rate=1e-3),
+    ),
     "dscnn-kws12": Case(
         network="dscnn",
         data="kws12",
@@ -136,7 +143,7 @@ def ours(of: str) -> Callable[[float, Training], Stage]:
         keep=keep,
         of=of,
         schedule=Schedule.ONE_SHOT,
-        importance=Importance.TAYLOR,
+        importance=Importance.L2,
         cost=f"loss / {of}",
         tuning=tuning,
     )

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from attack_networks import digits, in_integers, trained
 
+from attack_networks import digits, in_integers, trained
 from crosslayer.attack.apgd import Apgd
 from crosslayer.attack.attack import Attack
 from crosslayer.attack.budget import Budget, Norm
@@ -116,11 +116,11 @@ def counted(inner: Victim, asked: list[int]) -> Victim:
 def test_samples_that_fool_drop_out_of_the_batch(attack: Attack) -> None:
     x, labels = samples()
     asked: list[int] = []
-    attack(counted(victim(), asked), x, labels, Budget(Norm.L2, 3.0), rng())
-    assert asked[0] <= len(x) and asked == sorted(asked, reverse=True) and asked[-1] < len(x) / 2
+    attack(counted(victim(), asked), x, labels, L2, rng())
+    assert len(x) >= asked[0] > asked[-1] and asked == sorted(asked, reverse=True)
     asked.clear()
-    attack(counted(victim(), asked), x, (labels + 1) % 10, Budget(Norm.L2, 3.0), rng())
-    assert sum(asked) <= (~victim().fooled(x, (labels + 1) % 10)).sum() * 40
+    attack(counted(victim(), asked), x, np.where(victim().fooled(x, labels), labels, labels - 1), L2, rng())
+    assert not asked
 
 
 @pytest.mark.parametrize("attack", [Fgsm(), Pgd(steps=1, step=1e-3), Apgd(steps=1), Fab(steps=1)], ids=str)
@@ -129,8 +129,6 @@ def test_a_start_that_fools_is_not_lost(attack: Attack) -> None:
     target = victim()
     start = Apgd(steps=20)(target, x, labels, LINF, rng())
     ends = target.fooled(attack(target, x, labels, LINF, rng(), start), labels)
-    if isinstance(attack, Fgsm):  # it has no memory but of where it stood: the start is asked first
-        attack(target, x, labels, LINF, rng(), start)
     assert ends[target.fooled(start, labels)].all()
     assert ends.sum() > target.fooled(attack(target, x, labels, LINF, rng()), labels).sum()
 
@@ -162,11 +160,12 @@ def test_boundary_attacks_find_the_nearest_sample_that_fools(norm: Norm) -> None
     lead = target.logits(x)[np.arange(40), labels][:, None] - target.logits(x)
     apart = np.linalg.norm(weight[labels][:, None] - weight, 1 if norm is Norm.LINF else 2, axis=2)
     nearest = np.divide(lead, apart, out=np.full_like(lead, np.inf), where=apart > 0).min(1)
-    attacks: list[tuple[Attack, float]] = [(Fab(steps=10), 1.01)]
+    far = np.flatnonzero(nearest > 0.05)[:10]
+    attacks: list[tuple[Attack, float]] = [(Fab(steps=10), 1.02)]
     if norm is Norm.L2:
-        attacks.append((CarliniWagner(steps=150, rate=0.02), 1.05))
+        attacks.append((CarliniWagner(rate=0.01), 1.02))
     for attack, slack in attacks:
-        for i, distance in enumerate(nearest):
+        for i, distance in zip(far, nearest[far].tolist(), strict=True):
             one = x[i : i + 1], labels[i : i + 1]
             for budget, fools in ((Budget(norm, slack * distance), True), (Budget(norm, 0.99 * distance), False)):
                 assert target.fooled(attack(target, *one, budget, rng()), one[1]).all() == fools
@@ -176,7 +175,7 @@ def test_the_nearest_sample_is_found_where_pixels_have_no_room_left() -> None:
     weight = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 0.5]])
     x = np.array([[1.0, 0.5, 0.5]], np.float32)
     target = linear(weight, np.array([1.9, 0.0]))
-    for size, fools in ((0.1, True), (0.095, True), (0.09, False)):  # 0.15 ahead; only 1.5 of 2.5 can grow: 0.15 / 1.5
+    for size, fools in ((0.102, True), (0.098, False)):  # 0.15 ahead, and slopes of 1.5 have room: 0.15 / 1.5
         budget = Budget(Norm.LINF, size)
         found = Fab(steps=5)(target, x, np.array([0]), budget, rng())
         assert target.fooled(found, np.array([0])).all() == fools
@@ -185,7 +184,7 @@ def test_the_nearest_sample_is_found_where_pixels_have_no_room_left() -> None:
 def test_a_mean_over_noisy_copies_sees_through_waves() -> None:
     weight = rng(7).normal(size=(3, 20))
     x = rng(8).uniform(0.2, 0.8, (100, 20)).astype(np.float32)
-    target = linear(weight, np.zeros(3), ripple=5.0)
+    target = linear(weight, -0.5 * weight.sum(1), ripple=5.0)
     labels, budget = target.logits(x).argmax(1), Budget(Norm.LINF, 0.05)
     few, many = (Pgd(steps=5, draws=draws, spread=0.5)(target, x, labels, budget, rng()) for draws in (1, 12))
     assert target.fooled(many, labels).sum() > target.fooled(few, labels).sum() + 5
@@ -193,7 +192,7 @@ def test_a_mean_over_noisy_copies_sees_through_waves() -> None:
 
 def test_one_change_fools_many_and_is_the_same_for_all() -> None:
     x, labels = samples()
-    attack, target, budget = UniversalPerturbation(epochs=10, batch=20), victim(whole=True), Budget(Norm.LINF, 4 / 16)
+    attack, target, budget = UniversalPerturbation(epochs=30), victim(whole=True), Budget(Norm.LINF, 4 / 16)
     change = attack.perturbation(target, x, labels, budget, rng())
     assert np.allclose(change * 16, np.rint(change * 16)) and np.abs(change).max() <= budget.size
     found = attack(target, x, labels, budget, rng())

@@ -23,6 +23,8 @@ from crosslayer.datasets.catalog import load
 from crosslayer.evaluate import attacked, robustness
 from crosslayer.evaluate.robustness import Trial, attack_set
 from crosslayer.execute import exact
+from crosslayer.networks.zoo import network
+from crosslayer.write.tflite import write_tflite
 
 STUDY = TINY.replace("[require]", '[attack]\nbudget = "linf 2/16"\nsamples = 40\n[require]\nrobust_accuracy = 0.0')
 
@@ -203,3 +205,54 @@ def test_a_requirement_of_robustness_needs_attacks(tmp_path: Path) -> None:
     answer = call("run", path, "--out", tmp_path / "run")
     assert answer.status == 2
     assert "add [attack]" in " ".join(answer.err.split())
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small float network, not trained yet, as a file."""
+    path = tmp_path_factory.mktemp("floats") / "floats.tflite"
+    path.write_bytes(write_tflite(network("lenet5", (8, 8, 1), 10, 0)))
+    return path
+
+
+@pytest.mark.parametrize("method", ["pgd", "fast", "certified"])
+def test_a_hardened_network_is_an_integer_design(floats: Path, tmp_path: Path, method: str) -> None:
+    options = ("--data", "digits", "--budget", "linf 1/16", "--method", method, "--epochs", "2", "--json")
+    found = answered(call("harden", floats, tmp_path / "hard", *options))
+    assert load_design(tmp_path / "hard").graph.is_integer
+    assert 0 < found["accuracy"] <= 1
+    assert ("certified_accuracy" if method == "certified" else "robust_accuracy") in found
+
+
+def test_a_certificate_is_a_share_with_its_interval(folder: Path) -> None:
+    none, all_ = (
+        answered(call("certify", folder, "--data", "digits", "--budget", f"linf {size}", "--samples", "50", "--json"))
+        for size in ("1", "0")
+    )
+    assert none["value"] == 0
+    assert all_["low"] <= all_["value"] <= all_["high"]
+    test = load("digits").test.take(slice(0, 50))
+    called = exact.run(load_design(folder / "design").graph, test.real()).reshape(50, -1).argmax(1)
+    assert 0.1 < all_["value"] <= (called == test.labels).mean()
+    assert "certified on the integers" in all_["note"]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("harden", "--budget", "l2 0.5"), "training defends against linf only"),
+        (("harden", "--budget", "linf 0"), "epsilon must be above 0"),
+        (("harden", "--budget", "linf 0.1", "--method", "prayer"), "'prayer'"),
+        (("certify", "--budget", "linf 0.1"), "this is a float network; quantize it first"),
+        (("attack", "--budget", "linf 0.1"), "this is a float network; quantize it first"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_writes_nothing(
+    floats: Path, tmp_path: Path, command: tuple[str, ...], says: str
+) -> None:
+    name, *options = command
+    out = {"harden": (tmp_path / "out",), "attack": ("--out", tmp_path / "out"), "certify": ()}[name]
+    answer = call(name, floats, *out, "--data", "digits", *options)
+    assert answer.status == 2
+    assert says in " ".join(answer.err.split())
+    assert list(tmp_path.iterdir()) == []

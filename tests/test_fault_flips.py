@@ -24,7 +24,7 @@ from crosslayer.execute.native import Native
 from crosslayer.execute.straight import StraightThrough
 from crosslayer.execute.weight_slopes import weight_slopes
 from crosslayer.fault.course import Course
-from crosslayer.fault.flips import Flip, changes, flipped, population, random_flips
+from crosslayer.fault.flips import Flip, changes, flipped, flipped_codes, population, random_flips
 from crosslayer.fault.search import Attacker, Campaign, Knowledge, attack, least_flips
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.kernels.steps import steps_of
@@ -64,16 +64,11 @@ def learned() -> tuple[Graph, Split, Split]:
 
 def planted(firmware: Path, design: Design, flips: Sequence[Flip], copy: Path) -> Path:
     """The firmware with the bits flipped in its compiled tables of weights."""
-    constants = dict(design.graph.constants)
-    for flip in flips:
-        kind, codes = design.graph.types[flip.weight].quant, constants[flip.weight].copy()
-        assert kind is not None
-        codes.reshape(-1)[flip.index] += changes(codes.ravel()[[flip.index]], kind.bits, flip.bit)[0]
-        constants[flip.weight] = codes
+    changed = replace(design.graph, constants={**design.graph.constants, **flipped_codes(design.graph, flips)})
     assert design.plan is not None
     tables = [
         [words_of(step.fields["weight"]).tobytes() for step in steps_of(g, design.plan)[0] if "weight" in step.fields]
-        for g in (design.graph, replace(design.graph, constants=constants))
+        for g in (design.graph, changed)
     ]
     made = Native.build(firmware).made.path.read_bytes()
     for before, after in zip(*tables, strict=True):

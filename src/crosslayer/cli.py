@@ -336,6 +336,27 @@ def attack(
 
 
 @app.command()
+def certify(
+    source: DesignSource,
+    budget: Annotated[str, typer.Option(help="linf and a share of the inputs' range, such as linf 8/255.")],
+    data: Annotated[str, typer.Option(help="A data set; its test split is certified.")],
+    samples: Annotated[int | None, typer.Option(min=1, help="The first test samples; all without.")] = None,
+    scale: Scale = 1.0,
+    rounding: Rule = "double",
+    as_json: Json = False,
+) -> None:
+    """Prove of an integer design how many samples no change within a budget can turn, by interval bounds."""
+    from crosslayer import workbench
+    from crosslayer.attack.budget import Budget
+    from crosslayer.datasets.catalog import load
+
+    allowed = Budget.parse(budget)
+    design, found = _open(source, "stm32f769", rounding), load(data).scaled(scale)
+    score = workbench.certificate(design, found, allowed, samples)
+    _print_figures(f"{source.name} at {allowed}", to_plain(score), as_json)
+
+
+@app.command()
 def emulate(
     source: DesignSource,
     core: Annotated[str, typer.Option(help="cortex-m0, -m4, -m7, -m33, -m55 (with QEMU) or rv32.")] = "cortex-m4",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crosslayer.attack.budget import Budget, Norm, check_set
+from crosslayer.attack.sensor import Sensor
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, load_design, save_design, weight_bytes
@@ -18,6 +19,7 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.quant import Array
 from crosslayer.core.robustness import Robustness
+from crosslayer.core.score import Score
 from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import Core
 from crosslayer.datasets.catalog import load
@@ -25,6 +27,7 @@ from crosslayer.emit.firmware import emit
 from crosslayer.emit.manifest import write_manifest
 from crosslayer.emit.packages import Package, emit_package, library_folder
 from crosslayer.evaluate.attacked import evaluate_robustness
+from crosslayer.evaluate.certificate import certificate_score
 from crosslayer.evaluate.firmware import Comparison, as_bytes, compare, differing
 from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
 from crosslayer.execute import exact, reference
@@ -223,6 +226,15 @@ def attacked(
         )
     stored.save(out)
     return found
+
+
+def certificate(design: Design, data: Dataset, budget: Budget, samples: int | None) -> Score:
+    """The share of the first test samples (all for None) whose label an integer design provably keeps.
+
+    Raises `InputError` for a float design, another norm than linf, and data of another shape.
+    """
+    check_samples(design.graph, data)
+    return certificate_score(design.graph, data.test.take(slice(0, samples)), budget, Sensor.of(data.train))
 
 
 def _emulated(image: Image, samples: int, codes: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from crosslayer.attack.victim import Victim
-from crosslayer.attack.warp import sample
+from crosslayer.attack.warp import pixels, sample_alike
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 
@@ -89,8 +89,8 @@ def _gaussian_blur(x: Array, deviation: float, rng: np.random.Generator) -> Arra
     deviation *= _size(x)
     reach = max(1, math.ceil(3 * deviation))
     steps = [(float(step), math.exp(-(step**2) / (2 * deviation**2))) for step in range(-reach, reach + 1)]
-    x = _mean(x, [(step, 0.0, weight) for step, weight in steps])
-    return _mean(x, [(0.0, step, weight) for step, weight in steps])
+    x = _trail(x, [(step, 0.0, weight) for step, weight in steps])
+    return _trail(x, [(0.0, step, weight) for step, weight in steps])
 
 
 def _defocus_blur(x: Array, strength: tuple[float, float], rng: np.random.Generator) -> Array:
@@ -99,26 +99,24 @@ def _defocus_blur(x: Array, strength: tuple[float, float], rng: np.random.Genera
     reach = math.ceil(2 * radius)
     steps = [step / 2 for step in range(-reach, reach + 1)]
     disk = [(row, column, 1.0) for row in steps for column in steps if row**2 + column**2 <= radius**2]
-    return _gaussian_blur(_mean(x, disk), soft, rng)
+    return _gaussian_blur(_trail(x, disk), soft, rng)
 
 
 def _motion_blur(x: Array, strength: tuple[float, float], rng: np.random.Generator) -> Array:
-    """A trail that fades, in a direction of its own for each batch."""
+    """A trail that fades, in one random direction for all images."""
     (reach, deviation), angle = strength, rng.uniform(-math.pi / 4, math.pi / 4)
     steps = range(math.ceil(reach * _size(x)) + 1)
     weights = [math.exp(-(step**2) / (2 * (deviation * _size(x)) ** 2)) for step in steps]
-    return _mean(
+    return _trail(
         x, [(step * math.sin(angle), step * math.cos(angle), w) for step, w in zip(steps, weights, strict=True)]
     )
 
 
 def _zoom_blur(x: Array, most: float, rng: np.random.Generator) -> Array:
     """The mean of the image and its enlargements by each further hundredth."""
-    height, width = x.shape[1:3]
-    middle = np.array([(height - 1) / 2, (width - 1) / 2])
-    away = np.stack(np.mgrid[:height, :width], -1) - middle
-    factors = np.arange(1, most + 0.005, 0.01)
-    return (x + sum(_sampled(x, middle + away / factor) for factor in factors)) / (len(factors) + 1)
+    middle = (np.array(x.shape[1:3]) - 1) / 2
+    away = pixels(*x.shape[1:3]) - middle
+    return _mean(x, [(middle + away, 1.0), *((middle + away / zoom, 1.0) for zoom in np.arange(1, most + 0.005, 0.01))])
 
 
 def _brightness(x: Array, amount: float, rng: np.random.Generator) -> Array:
@@ -158,18 +156,17 @@ def _size(x: Array) -> float:
     return min(x.shape[1:3]) / _SIDE
 
 
-def _mean(x: Array, steps: Sequence[tuple[float, float, float]]) -> Array:
+def _trail(x: Array, steps: Sequence[tuple[float, float, float]]) -> Array:
     """The weighted mean of images shifted by rows and columns."""
-    height, width = x.shape[1:3]
-    pixels = np.stack(np.mgrid[:height, :width], -1)
-    total = sum(weight * _sampled(x, pixels + np.array([row, column])) for row, column, weight in steps)
-    return np.asarray(total) / sum(weight for *_, weight in steps)
+    places = pixels(*x.shape[1:3])
+    return _mean(x, [(places + np.array([row, column]), weight) for row, column, weight in steps])
 
 
-def _sampled(x: Array, places: Array) -> Array:
-    """The images at the same places (rows, columns, 2) in each; beyond its edge an image goes on as it ends."""
-    places = np.clip(places, 0, np.array(x.shape[1:3]) - 1)
-    return sample(x, np.broadcast_to(places, (len(x), *places.shape)))
+def _mean(x: Array, views: Sequence[tuple[Array, float]]) -> Array:
+    """The weighted mean of images seen at other places (height, width, 2); an image goes on beyond as its edge is."""
+    edge = [x.shape[1] - 1, x.shape[2] - 1]
+    total = sum(np.float32(weight) * sample_alike(x, np.clip(places, 0, edge)) for places, weight in views)
+    return np.asarray(total) / np.float32(sum(weight for _, weight in views))
 
 
 _CORRUPTIONS: Mapping[Corruption, tuple[Callable[[Array, Any, np.random.Generator], Array], tuple[Any, ...]]] = (

@@ -76,7 +76,7 @@ class _Walk:
         self.steps = victim.sensor.steps
         self.left = np.full(len(x), queries)
         self.points, self.nearest, self.sizes = x.copy(), x.copy(), np.full(len(x), np.inf)
-        self.started = np.zeros(len(x), bool)
+        self.started, self.widened = np.zeros(len(x), bool), np.ones(len(x))
 
     @property
     def alive(self) -> Array:
@@ -163,6 +163,8 @@ class _Walk:
         sides = 2.0 * self.fool(np.full(count, row), tried) - 1
         if abs(sides.mean()) < 1:
             sides -= sides.mean()
+        else:
+            self.widened[row] *= 2  # the network rounds its inputs more coarsely than the sensor
         slope = np.tensordot(sides, tried - point, 1)
         return np.sign(slope) if self.linf else slope / max(float(np.sqrt((slope**2).sum())), 1e-12)
 

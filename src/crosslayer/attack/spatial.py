@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from crosslayer.attack.victim import Victim, margins
-from crosslayer.attack.warp import sample, turned
+from crosslayer.attack.warp import sample_alike, turned
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 from crosslayer.core.stage import check_parameters
@@ -48,8 +48,8 @@ class Shifts:
             rows = np.flatnonzero(~fooled)
             if not len(rows):
                 break
-            places = turned(x.shape[1], x.shape[2], np.array([angle]), np.array([shift]))
-            moved = sample(x[rows], np.broadcast_to(places, (len(rows), *places.shape[1:])))
+            places = turned(x.shape[1], x.shape[2], np.array([angle]), np.array([shift]))[0]
+            moved = sample_alike(x[rows], places)
             moved = victim.sensor.shares(victim.sensor.real(moved))
             logits = victim.logits(moved)
             reached, hit = margins(logits, labels[rows]), logits.argmax(1) != labels[rows]

@@ -8,7 +8,7 @@ import numpy as np
 
 from crosslayer.attack.budget import Budget
 from crosslayer.attack.victim import Victim
-from crosslayer.attack.warp import rotated, sample, spread
+from crosslayer.attack.warp import pixels, rotated, sample, spread
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 from crosslayer.core.stage import check_parameters
@@ -71,13 +71,13 @@ class Scene:
         length = extent / (np.abs(np.cos(angles)) + np.abs(np.sin(angles)))
         corner = rng.random((count, 2)) * np.stack([height - extent, width - extent], -1)
         centre = corner + extent[:, None] / 2
-        pixels = np.stack(np.mgrid[:height, :width], -1) + 0.5 - centre[:, None, None, :]
-        inside = rotated(pixels, -angles) / length[:, None, None, None]  # in −½…½ on the sticker
+        away = pixels(height, width) + 0.5 - centre[:, None, None, :]
+        inside = rotated(away, -angles) / length[:, None, None, None]  # in −½…½ on the sticker
         return Placements(
             height=height,
             width=width,
             places=np.clip((inside + 0.5) * side - 0.5, 0, side - 1),
-            covered=(np.abs(inside) < 0.5).all(-1, keepdims=True),
+            covered=np.abs(inside).max(-1, keepdims=True) < 0.5,
             light=rng.uniform(1 - self.light, 1 + self.light, (count, 1, 1, 1)).astype(np.float32),
         )
 

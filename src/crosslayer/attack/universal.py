@@ -27,8 +27,8 @@ class UniversalPerturbation(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
     needs_slopes: ClassVar[bool] = True
-    epochs: int = 10
-    batch: int = 100
+    epochs: int = 40
+    batch: int = 200
     step: float = 0.25
     surrogate: Surrogate = Surrogate.GATED
 
@@ -70,4 +70,7 @@ class UniversalPerturbation(Attack):
                 rate = size * np.float32(self.step * (1 + np.cos(np.pi * done / total)) / 2)
                 change = np.clip(change + rate * np.sign(pullback(slopes).mean(0)), -size, size)
                 done += 1
-        return np.trunc(change * steps) / np.float32(steps) if steps else change
+        if not steps:
+            return change
+        most = np.floor(size * steps + 1e-3)
+        return (np.clip(np.rint(change * steps), -most, most) / steps).astype(np.float32)

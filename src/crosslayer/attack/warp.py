@@ -7,13 +7,18 @@ import numpy as np
 from crosslayer.core.quant import Array
 
 
+def pixels(height: int, width: int) -> Array:
+    """Row and column of each pixel (height, width, 2)."""
+    return np.moveaxis(np.indices((height, width)), 0, -1)
+
+
 def turned(height: int, width: int, angles: Array, shifts: Array) -> Array:
     """Where each pixel of images turned about their middle comes from: (batch, height, width, 2), row and column.
 
-    `angles` (batch,) are in radians, towards the rows; `shifts` (batch, 2) in pixels, made after the turn.
+    `angles` (batch,) are in radians, counter-clockwise; `shifts` (batch, 2) in pixels, down and right, after the turn.
     """
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
-    places = np.stack(np.mgrid[:height, :width], -1) - middle
+    places = pixels(height, width) - middle
     away = places - shifts[:, None, None, :]
     return rotated(away, -angles) + middle
 
@@ -33,6 +38,13 @@ def sample(images: Array, places: Array) -> Array:
     for row, column, weight in _corners(places, images.shape[1], images.shape[2]):
         total += weight[..., None] * images[batch, row, column]
     return total
+
+
+def sample_alike(images: Array, places: Array) -> Array:
+    """As `sample`, at the same places (rows, columns, 2) in each image: all images as the channels of one."""
+    batch, height, width, channels = images.shape
+    one = images.transpose(1, 2, 0, 3).reshape(1, height, width, batch * channels)
+    return sample(one, places[None]).reshape(*places.shape[:2], batch, channels).transpose(2, 0, 1, 3)
 
 
 def spread(slopes: Array, places: Array, shape: tuple[int, ...]) -> Array:

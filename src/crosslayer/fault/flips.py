@@ -99,21 +99,31 @@ def flipped(graph: Graph, flips: Iterable[Flip]) -> Graph:
     channels, and the upper byte of depthwise weights that are stored in 16 bits. Raises `InputError` for a flip of what
     is no weight, or a second flip of one bit.
     """
+    codes = flipped_codes(graph, flips)
+    constants = {**graph.constants, **codes}
+    for node in graph.nodes:
+        if node.op.channel_axis is not None and node.inputs[1] in codes and _folds_zero(graph, node):
+            bias = node.inputs[2]
+            constants[bias] = constants[bias] + _moved(graph, node, codes[node.inputs[1]]).astype(constants[bias].dtype)
+    return replace(graph, constants=constants)
+
+
+def flipped_codes(graph: Graph, flips: Iterable[Flip]) -> dict[str, Array]:
+    """By name, the weights that change, as they lie in flash after the flips. Raises as `flipped`."""
+    weights = {node.inputs[1] for node in graph.nodes if node.op.channel_axis is not None}
     chosen = list(flips)
     if len(set(chosen)) != len(chosen):
         raise InputError("a bit flips twice in one set; give each once")
-    constants = dict(graph.constants)
-    for name in dict.fromkeys(flip.weight for flip in chosen):
-        layers = [node for node in graph.users.get(name, ()) if node.op.channel_axis is not None]
-        if name not in constants or not layers or layers[0].inputs[1] != name:
-            raise InputError(f"'{name}' is no weight of a layer; take flips of this network")
-        codes = _changed(graph, name, [flip for flip in chosen if flip.weight == name])
-        for node in layers:
-            if _folds_zero(graph, node):
-                bias = node.inputs[2]
-                constants[bias] = constants[bias] + _moved(graph, node, codes).astype(constants[bias].dtype)
-        constants[name] = codes
-    return replace(graph, constants=constants)
+    changed: dict[str, Array] = {}
+    for flip in chosen:
+        if flip.weight not in weights:
+            raise InputError(f"'{flip.weight}' is no weight of a layer; take flips of this network")
+        old, quant = graph.constants[flip.weight], graph.types[flip.weight].quant
+        if quant is None or not (0 <= flip.index < old.size and 0 <= flip.bit < quant.bits):
+            raise InputError(f"{flip}: the weight has no such bit; take flips of this network")
+        codes = changed.setdefault(flip.weight, old.copy()).reshape(-1)
+        codes[flip.index] += changes(codes[flip.index : flip.index + 1], quant.bits, flip.bit)[0]
+    return changed
 
 
 def stored_slopes(graph: Graph, weight: str, slopes: Mapping[str, Array]) -> Array:
@@ -129,20 +139,6 @@ def stored_slopes(graph: Graph, weight: str, slopes: Mapping[str, Array]) -> Arr
             zero = scalar(graph.lowered[node.name], "zero_in")
             total = total + zero * slopes[node.inputs[2]].astype(np.float64).reshape(shape)
     return total
-
-
-def _changed(graph: Graph, name: str, flips: Sequence[Flip]) -> Array:
-    """A weight with its bits flipped."""
-    quant, old = graph.types[name].quant, graph.constants[name]
-    assert quant is not None
-    flat = old.astype(np.int64).ravel()
-    for flip in flips:
-        if not (0 <= flip.index < flat.size and 0 <= flip.bit < quant.bits):
-            raise InputError(
-                f"{flip}: the weight has {flat.size} codes of {quant.bits} bits; take flips of this network"
-            )
-        flat[flip.index] += changes(flat[flip.index : flip.index + 1], quant.bits, flip.bit)[0]
-    return flat.reshape(old.shape).astype(old.dtype)
 
 
 def _moved(graph: Graph, node: Node, codes: Array) -> Array:

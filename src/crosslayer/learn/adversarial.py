@@ -21,7 +21,7 @@ class TrainRobust(Stage):
     proof is wanted. For the integers themselves, go on with `quantize-aware` and its `against`.
     """
 
-    epsilon: float
+    epsilon: float = 8 / 255
     method: Method = Method.PGD
     steps: int = 7
     step: float = 0.35

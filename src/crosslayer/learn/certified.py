@@ -22,7 +22,7 @@ class TrainCertified(Stage):
     epsilon than is to be proved of them. Choose `TrainRobust` where no proof is needed.
     """
 
-    epsilon: float
+    epsilon: float = 8 / 255
     kappa: float = 0.5
     warm: float = 0.05
     ramp: float = 0.5
