@@ -137,7 +137,8 @@ class Checked:
         self.contents = groups(tables)
         self.tables = [table.copy() for table in tables]
         self.library = ctypes.CDLL(str(Native.build(folder).made.path))
-        regions = np.array([(t.ctypes.data, len(t)) for t in self.tables], [("at", "u8"), ("count", "i4"), ("", "i4")])
+        region = np.dtype([("at", "u8"), ("count", "i4")], align=True)
+        regions = np.array([(table.ctypes.data, len(table)) for table in self.tables], region)
         self.kept = regions, signatures(self.contents), factors()
         addresses = [array.ctypes.data for array in self.kept]
         self.checked = np.zeros(1, [("pointers", "u8", 3), ("counts", "i4", 2)])

@@ -77,10 +77,9 @@ class TorchPruning(Stage):
             iterative_steps=_SMALL,
             ignored_layers=[list(mirror.parts.values())[-1]],
         )
+        if self.taylor:
+            F.nll_loss(torch.log(mirror(images)), labels).backward()
         for _ in range(_SMALL):
-            if self.taylor:
-                mirror.zero_grad()
-                F.nll_loss(torch.log(mirror(images)), labels).backward()
             for group in pruner.step(interactive=True):
                 smaller = remove(graph, _channels(mirror, graph, group))
                 if amounts(smaller, design.target, (self.of,))[self.of] < floor:

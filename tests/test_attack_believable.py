@@ -31,7 +31,7 @@ from crosslayer.simplify.norms import FoldNorms
 from crosslayer.testing.planted import masked
 
 BUDGET = Budget.parse("linf 2/16")
-SAMPLES = 100
+SAMPLES = 60
 MASKED = ("rounded", "shattered", "reversed", "flat", "heated", "filtered behind the slopes", "random")
 
 

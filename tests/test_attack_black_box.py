@@ -37,7 +37,7 @@ LINF, L2, PIXELS, PATCH = Budget(Norm.LINF, 2 / 16), Budget(Norm.L2, 1.0), Budge
 ATTACKS: tuple[tuple[Attack, Budget], ...] = (
     (Square(queries=60), LINF),
     (Square(queries=60), L2),
-    (Spsa(queries=52, pairs=8), LINF),
+    (Spsa(queries=52, pairs=8, rate=0.05), LINF),
     (OnePixel(queries=61, population=20), PIXELS),
     (HopSkipJump(queries=60, probes=10), L2),
     (HopSkipJump(queries=60, probes=10), LINF),
@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_samples(attack: Attack, budget: Budget) ->
 def test_a_sample_that_withstands_takes_exactly_its_queries(attack: Attack, budget: Budget, batch: int) -> None:
     target, calls = counted(stubborn())
     x = (rng().integers(0, 3, (batch, 8, 8, 1)) / 16).astype(np.float32)
-    attack(target, x, np.zeros(batch, np.int64), replace(budget, size=budget.size / 4 if budget is L2 else budget.size), rng())
+    attack(target, x, np.zeros(batch, np.int64), budget, rng())
     assert sum(calls) == batch * attack.queries  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -142,21 +142,20 @@ def test_square_takes_no_more_queries_of_a_sample_once_it_fools() -> None:
     assert calls[0] == len(x) and calls[-1] == len(x) - turned and calls == sorted(calls, reverse=True)
 
 
-@pytest.mark.parametrize("attack", [Square(queries=50), Spsa(queries=52, pairs=8)])
+@pytest.mark.parametrize("attack", [Square(queries=2), HopSkipJump(queries=2)], ids=str)
 def test_a_start_that_fools_is_kept(attack: Attack) -> None:
-    x, labels = samples(10)
-    strong = Square(queries=400)(victim(), x, labels, Budget(Norm.LINF, 5 / 16), rng())
+    (x, labels), budget = samples(10), Budget(Norm.LINF, 5 / 16)
+    strong = Square(queries=400)(victim(), x, labels, budget, rng())
     assert victim().fooled(strong, labels).all()
-    found = Square(queries=2)(victim(), x, labels, Budget(Norm.LINF, 5 / 16), rng(), strong)
-    assert np.array_equal(found, strong)
+    assert np.array_equal(attack(victim(), x, labels, budget, rng(), strong), strong)
 
 
 @pytest.mark.parametrize("budget", [LINF, L2], ids=str)
 def test_square_and_spsa_fool_more_than_as_many_random_draws(budget: Budget) -> None:
-    noise = fooled(RandomNoise(draws=300), budget)
-    assert fooled(Square(queries=300), budget) >= noise + 8
+    noise = fooled(RandomNoise(draws=150), budget)
+    assert fooled(Square(queries=150), budget) >= noise + 6
     if budget.norm in Spsa.norms:
-        assert fooled(Spsa(queries=300, pairs=8, rate=0.05), budget) >= noise + 8
+        assert fooled(Spsa(queries=150, pairs=8, rate=0.05), budget) >= noise + 6
 
 
 def test_the_squares_shrink_as_published() -> None:
@@ -180,12 +179,11 @@ def test_square_works_on_vectors_sequences_and_flat_images(shape: tuple[int, ...
     assert target.fooled(found, labels).all()
 
 
-@pytest.mark.parametrize("norm", [Norm.L2, Norm.LINF])
-@pytest.mark.parametrize("steps", [16, 0])
+@pytest.mark.parametrize(("norm", "steps"), [(Norm.L2, 16), (Norm.LINF, 0)])
 def test_hop_skip_jump_comes_nearer_the_more_it_asks(norm: Norm, steps: int) -> None:
-    x, labels = samples(12)
+    x, labels = samples(10)
     budget, sizes = Budget(norm, 0), []
-    for queries in (60, 250, 1000):
+    for queries in (50, 200, 600):
         found = HopSkipJump(queries=queries, probes=30).closest(victim(steps), x, labels, budget, rng())
         assert victim(steps).fooled(found, labels).all()
         sizes.append(np.median(budget.size_of(found, x)))
@@ -220,7 +218,7 @@ def test_one_pixel_changes_all_channels_of_a_place_at_once() -> None:
 
 @pytest.mark.parametrize("target", [None, 8])
 def test_what_is_not_seen_keeps_its_thresholds_and_lifts_the_score(target: int | None) -> None:
-    x, labels = samples()
+    x, labels = samples(25)
     chosen = labels != 8
     x, labels = x[chosen], labels[chosen]
 
@@ -230,16 +228,16 @@ def test_what_is_not_seen_keeps_its_thresholds_and_lifts_the_score(target: int |
 
     lifts = []
     for least in (0.999, 0.97, 0.9):
-        attack = Imperceptible(queries=150, correlation=least, similarity=least, target=target)
+        attack = Imperceptible(queries=80, correlation=least, similarity=least, target=target)
         found = attack(victim(), x, labels, Budget(Norm.LINF, 0.5), rng())
         assert correlation(found, x).min() >= least and ssim(found, x).min() >= least
         assert (height(found) >= height(x)).all()
         lifts.append((height(found) - height(x)).mean())
-    assert 0 < lifts[0] < lifts[1] < lifts[2] and lifts[1] > 1
+    assert 0 < lifts[0] < lifts[1] < lifts[2] and lifts[1] > 0.5
 
 
 def test_the_score_of_a_binary_classifier_is_lifted_over_its_threshold() -> None:
-    x, labels = samples()
+    x, labels = samples(25)
     x = x[labels != 3]
 
     def is_three(real: Array) -> Array:

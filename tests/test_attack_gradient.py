@@ -92,6 +92,23 @@ def test_many_steps_beat_one_and_one_beats_noise(budget: Budget, whole: bool) ->
     assert auto <= many
 
 
+def test_hops_along_the_boundary_get_over_equal_integer_logits() -> None:
+    """Where two logits are equal the first counts, and the way to the boundary is 0: a hop must go beyond."""
+    budget = Budget(Norm.L2, 0.7)
+    for target in (victim(), victim(whole=True)):
+        assert robust(Fab(steps=25), target, budget) <= robust(Apgd(steps=25), target, budget) + 3
+
+
+def test_the_grid_takes_little_of_a_change_that_is_as_long_as_the_budget() -> None:
+    x = np.rint(255 * rng().random((20, 400), np.float32)) / np.float32(255)
+    change = rng(1).standard_normal(x.shape, np.float32)
+    for budget, steps in ((Budget(Norm.L2, 1.0), 255), (Budget(Norm.LINF, 0.1), 255)):
+        tried = budget.project(x + (change if budget.norm is Norm.L2 else np.sign(change)), x)
+        found = budget.snap(tried, x, steps)
+        assert budget.holds(found, x).all() and np.array_equal(found * 255, np.rint(found * 255))
+        assert (budget.size_of(found, x) > 0.98 * budget.size_of(tried, x)).all()
+
+
 @pytest.mark.parametrize("attack", [*GRADIENT[1:4], Fab(steps=20)], ids=str)
 def test_what_is_found_is_never_better_for_the_victim_than_the_sample(attack: Attack) -> None:
     x, labels = samples()

@@ -12,6 +12,7 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 
 _SLACK = 1e-5  # of float32 arithmetic on values in 0…1
+_STEP_SLACK = 1e-3  # the same, in steps of a sensor's grid
 
 
 class Norm(StrEnum):
@@ -103,11 +104,16 @@ class Budget:
         lies on the grid."""
         if not steps:
             return x
-        near = (np.rint(x * np.float32(steps)) / np.float32(steps)).astype(np.float32)
-        slack = np.float32(1e-3)
-        inner = np.trunc((x - origin) * np.float32(steps) + np.copysign(slack, x - origin)) / np.float32(steps)
-        held = self.holds(near, origin).reshape(-1, *(1 for _ in x.shape[1:]))
-        return np.where(held, near, np.clip(origin + inner, 0, 1)).astype(np.float32)
+        change = (x - origin) * np.float32(steps)
+        match self.norm:
+            case Norm.LINF:
+                most = np.floor(self.size * steps + _STEP_SLACK)
+                whole = np.clip(np.rint(change), -most, most)
+            case Norm.L2:
+                whole = _shorter(change, self.size * steps)
+            case Norm.L0 | Norm.PATCH:
+                whole = np.rint(change)
+        return (np.clip(np.rint(origin * np.float32(steps)) + whole, 0, steps) / steps).astype(np.float32)
 
 
 def check_set(budget: Budget) -> None:
@@ -116,6 +122,21 @@ def check_set(budget: Budget) -> None:
         raise InputError(
             f"budget {budget}: evaluations are made under linf and l2; {budget.norm} has single attacks only"
         )
+
+
+def _shorter(change: Array, length: float) -> Array:
+    """Whole numbers near `change` (batch, …), no longer than `length` if it is not: the nearest ones where they fit.
+
+    Else fewer are rounded away from 0: at last none.
+    """
+    sizes = np.abs(change)
+    whole = np.rint(sizes)
+    for share in (0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, _STEP_SLACK):
+        long = np.flatnonzero((whole.reshape(len(whole), -1) ** 2).sum(1, dtype=np.float64) > length**2 + _STEP_SLACK)
+        if not len(long):
+            break
+        whole[long] = np.floor(sizes[long] + np.float32(share))
+    return np.copysign(whole, change)
 
 
 def _areas(changed: Array) -> Array:

@@ -93,12 +93,15 @@ class Fab(Attack):
         ordered = logits.astype(np.float64)
         ordered[every, labels] = -np.inf
         order = np.argsort(-ordered, axis=1, kind="stable")
+        # integer logits may be equal, where the first class counts: a boundary that is reached is not yet crossed
+        least = np.ptp(logits, axis=1).astype(np.float64) / 255
         nearest, ahead, normal = np.full(len(rows), np.inf), np.zeros(len(rows)), np.zeros_like(z)
         for rank in range(min(self.rivals, logits.shape[1] - 1)):
             slopes = np.zeros_like(logits)
             slopes[every, order[:, rank]], slopes[every, labels] = 1, -1
             gain = pullback(slopes)
             lead = logits[every, labels].astype(np.float64) - logits[every, order[:, rank]]
+            lead = np.where((lead >= 0) & (lead < least), least, lead)
             steep = np.abs(gain).reshape(len(z), -1).sum(1) if worst.budget.norm is Norm.LINF else lengths(gain).ravel()
             away = np.abs(lead) / np.maximum(steep, 1e-12)
             closer = away < nearest

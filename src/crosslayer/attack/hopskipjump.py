@@ -14,6 +14,7 @@ from crosslayer.core.stage import check_parameters
 
 _TRIES = 20  # starting points of a sample
 _HALVINGS = 20  # of a step
+_SLACK = 1e-6  # of float32 arithmetic
 
 
 @final
@@ -22,17 +23,21 @@ class HopSkipJump(Attack):
     """HopSkipJump: from any sample that fools along the boundary towards the sample, by labels alone.
 
     Source: Chen, Jordan & Wainwright 2020, arXiv 1904.02144. A sample takes at most `queries` queries, and none once it
-    fools within the budget; the first slope is estimated from `probes` of them. Probes and binary searches are no finer
-    than the sensor's grid, on which finer ones vanish.
+    fools within the budget; the first slope is estimated from `probes` of them. The paper's probes shrink with the
+    distance; an integer network rounds such small ones away, so that here they change a value by about the share
+    `spread` of the sensor's range, or a step of its grid, at least.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
     queries: int = 5000
     probes: int = 100
+    spread: float = 4 / 255
 
     def __post_init__(self) -> None:
         check_parameters(
-            (self.queries >= 1, "queries must be at least 1"), (self.probes >= 1, "probes must be at least 1")
+            (self.queries >= 1, "queries must be at least 1"),
+            (self.probes >= 1, "probes must be at least 1"),
+            (0 <= self.spread < 1, "spread must be at least 0 and below 1"),
         )
 
     def search(
@@ -55,7 +60,7 @@ class HopSkipJump(Attack):
         Those within the budget are not brought nearer; a sample for which nothing fools, or that is misjudged already,
         comes back as it is.
         """
-        walk = _Walk(victim, x, labels, budget, self.queries)
+        walk = _Walk(victim, x, labels, budget, self.queries, self.spread)
         walk.begin(rng, start)
         step = 1
         while len(rows := walk.alive):
@@ -70,18 +75,19 @@ class HopSkipJump(Attack):
 class _Walk:
     """Where the walk of each sample stands, how many queries it has left, and the nearest sample that fooled so far."""
 
-    def __init__(self, victim: Victim, x: Array, labels: Array, budget: Budget, queries: int) -> None:
+    def __init__(self, victim: Victim, x: Array, labels: Array, budget: Budget, queries: int, spread: float) -> None:
+        self.spread = max(spread, 1 / victim.sensor.steps if victim.sensor.steps else 0.0)
         self.victim, self.x, self.labels, self.budget = victim, x, labels, budget
         self.linf = budget.norm is Norm.LINF
         self.steps = victim.sensor.steps
         self.left = np.full(len(x), queries)
         self.points, self.nearest, self.sizes = x.copy(), x.copy(), np.full(len(x), np.inf)
-        self.started, self.widened = np.zeros(len(x), bool), np.ones(len(x))
+        self.started = np.zeros(len(x), bool)
 
     @property
     def alive(self) -> Array:
         """The samples that have a point on the way, queries left, and nothing within the budget yet."""
-        return np.flatnonzero(self.started & (self.left > 0) & (self.sizes > self.budget.size))
+        return np.flatnonzero(self.started & (self.left > 0) & (self.sizes > self.budget.size + _SLACK))
 
     def fool(self, rows: Array, tried: Array) -> Array:
         """Whether samples for the places `rows`, which may repeat, fool; False for which no query is left."""
@@ -130,13 +136,11 @@ class _Walk:
         high = furthest.astype(np.float64) if self.linf else np.ones(len(rows))
         size = math.prod(self.x.shape[1:])
         precise = np.minimum(high, 1) * size**-2.0 if self.linf else np.full(len(rows), size**-1.5)
-        if self.steps:
-            precise = np.maximum(precise, 0.5 / self.steps / (1 if self.linf else furthest))
         low = np.zeros(len(rows))
-        while len(open_ := np.flatnonzero(high - low > precise)):
-            middle = (high[open_] + low[open_]) / 2
-            hit = self.fool(rows[open_], self.blend(origin[open_], points[open_], middle))
-            high[open_], low[open_] = np.where(hit, middle, high[open_]), np.where(hit, low[open_], middle)
+        while len(going := np.flatnonzero(high - low > precise)):
+            middle = (high[going] + low[going]) / 2
+            hit = self.fool(rows[going], self.blend(origin[going], points[going], middle))
+            high[going], low[going] = np.where(hit, middle, high[going]), np.where(hit, low[going], middle)
         self.points[rows] = self.blend(origin, points, high)
 
     def blend(self, origin: Array, points: Array, amount: Array) -> Array:
@@ -154,17 +158,13 @@ class _Walk:
             return np.zeros(point.shape)
         distance = float(self.budget.size_of(point[None], self.x[row : row + 1])[0])
         reach = 0.1 if step == 1 else distance / size
-        reach = max(
-            reach, math.sqrt(size) / self.steps if self.steps else 0.0
-        )  # about a step of the grid in each value
+        reach = max(reach, math.sqrt(size) * self.spread)
         draws = rng.uniform(-1, 1, (count, size)) if self.linf else rng.standard_normal((count, size))
         draws *= reach / np.sqrt((draws**2).sum(1, keepdims=True))
         tried = self.snap(np.clip(point + draws.reshape(count, *point.shape), 0, 1).astype(np.float32))
         sides = 2.0 * self.fool(np.full(count, row), tried) - 1
         if abs(sides.mean()) < 1:
             sides -= sides.mean()
-        else:
-            self.widened[row] *= 2  # the network rounds its inputs more coarsely than the sensor
         slope = np.tensordot(sides, tried - point, 1)
         return np.sign(slope) if self.linf else slope / max(float(np.sqrt((slope**2).sum())), 1e-12)
 
