@@ -29,7 +29,7 @@ from crosslayer.execute.emulate import Emulation, Image
 from crosslayer.execute.native import Native
 from crosslayer.fault.flips import Flip, flipped, flipped_codes
 from crosslayer.fault.protect import ProtectWeights
-from crosslayer.fault.search import Attacker, Campaign, Knowledge, attack, least_flips
+from crosslayer.fault.search import Attacker, Campaign, Effort, Knowledge, attack, least_flips
 from crosslayer.flow import execute
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.kernels.steps import steps_of
@@ -111,7 +111,7 @@ def attacked(design: Design, case: Case, data: Dataset, who: Attacker, most: int
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data.validation))
     batch, judged = (data.validation.take(order[a:b]) for a, b in ((0, 128), (128, 128 + case.judged)))
-    found = attack(design.graph, who, batch, judged, most=most, stop=stop_at(data), rng=rng)
+    found = attack(design.graph, who, batch, judged, Effort(most=most, stop=stop_at(data)), rng)
     write_atomic(path, json.dumps(to_plain(found)))
     return found
 

@@ -26,7 +26,9 @@ from crosslayer.execute import exact
 from crosslayer.networks.zoo import network
 from crosslayer.write.tflite import write_tflite
 
-STUDY = TINY.replace("[require]", '[attack]\nbudget = "linf 2/16"\nsamples = 40\n[require]\nrobust_accuracy = 0.0')
+STUDY = TINY.replace("epochs = 1", "epochs = 12").replace(
+    "[require]", '[attack]\nbudget = "linf 2/16"\nsamples = 40\n[require]\nrobust_accuracy = 0.0'
+)
 
 
 def few(budget: Budget, classes: int, effort: int = 1) -> tuple[Trial, ...]:

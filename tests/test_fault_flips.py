@@ -25,7 +25,7 @@ from crosslayer.execute.straight import StraightThrough
 from crosslayer.execute.weight_slopes import weight_slopes
 from crosslayer.fault.course import Course
 from crosslayer.fault.flips import Flip, changes, flipped, flipped_codes, population, random_flips
-from crosslayer.fault.search import Attacker, Campaign, Knowledge, attack, least_flips
+from crosslayer.fault.search import Attacker, Campaign, Effort, Knowledge, attack, least_flips
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.kernels.steps import steps_of
 from crosslayer.kernels.weight_check import words_of
@@ -191,8 +191,8 @@ def test_the_slopes_are_those_by_which_integer_networks_learn(name: str) -> None
 def test_a_search_needs_far_fewer_flips_than_chance(learned: tuple[Graph, Split, Split]) -> None:
     graph, batch, judged = learned
     rng = np.random.default_rng(0)
-    found = attack(graph, Attacker(), batch, judged, most=40, stop=CHANCE, rng=rng)
-    blind = attack(graph, Attacker(knowledge=Knowledge.RANDOM), batch, judged, most=2000, stop=CHANCE, rng=rng)
+    found = attack(graph, Attacker(), batch, judged, Effort(most=40, stop=CHANCE), rng)
+    blind = attack(graph, Attacker(knowledge=Knowledge.RANDOM), batch, judged, Effort(most=2000, stop=CHANCE), rng)
     needed, by_chance = found.needed(CHANCE), blind.needed(CHANCE)
     assert needed is not None
     assert by_chance is None or by_chance >= 10 * needed
@@ -211,7 +211,7 @@ def test_a_campaign_tells_what_its_flips_do(learned: tuple[Graph, Split, Split])
 def test_of_magnitudes_the_largest_change_comes_first(learned: tuple[Graph, Split, Split]) -> None:
     graph, batch, judged = learned
     knowing = Attacker(knowledge=Knowledge.MAGNITUDE, bits=(0, 1, 6))
-    found = attack(graph, knowing, batch, judged, most=64, stop=0.0, rng=np.random.default_rng(0))
+    found = attack(graph, knowing, batch, judged, Effort(most=64, stop=0.0), np.random.default_rng(0))
     codes = {part.weight: graph.types[part.weight].quant for part in population(graph)}
     sizes = [
         2**flip.bit * code.scale[0 if code.axis is None else np.unravel_index(flip.index, shape)[code.axis]]

