@@ -72,7 +72,10 @@ def attack_set(budget: Budget, classes: int, effort: int = 1) -> tuple[Trial, ..
     ]
     return (
         Trial(name="noise", attack=RandomNoise(draws=100 * effort), knowledge=Knowledge.NOTHING),
-        Trial(name="fgsm", attack=Fgsm(), knowledge=Knowledge.ONE_STEP),
+        *(
+            Trial(name=f"fgsm {surrogate}", attack=Fgsm(surrogate=surrogate), knowledge=Knowledge.ONE_STEP)
+            for surrogate in Surrogate
+        ),
         *slopes,
         Trial(
             name="apgd ce",
