@@ -1,5 +1,6 @@
 """What happens to pictures in the world: stickers, turns and shifts, noise, blur, light and compression."""
 
+import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -165,7 +166,7 @@ def test_corruptions_grow_with_severity_and_repeat_with_the_seed(corruption: Cor
         assert moved.shape == x.shape and moved.dtype == np.float32 and moved.min() >= 0 and moved.max() <= 1
         assert np.array_equal(moved, corrupt(x, corruption, severity, rng()))
         changes.append(float(np.abs(moved - x).mean()))
-    assert changes[0] > 0 and all(b > 0.98 * a for a, b in zip(changes, changes[1:], strict=False))
+    assert changes[0] > 0 and all(b > 0.98 * a for a, b in itertools.pairwise(changes))
     assert changes[4] > 1.1 * changes[0]
 
 
@@ -187,7 +188,7 @@ def test_a_blur_keeps_flat_images_and_smooths_others(corruption: Corruption) -> 
     flat = np.full((1, 32, 32, 1), 0.3, np.float32)
     assert np.allclose(corrupt(flat, corruption, 5, rng()), flat, atol=1e-6)
     dot = np.zeros((1, 33, 33, 1), np.float32)
-    dot[0, 16, 16] = 1
+    dot[0, 16, 26] = 1
     blurred = corrupt(dot, corruption, 5, rng())
     assert 0 < blurred.max() < 0.5
     assert corruption is Corruption.ZOOM_BLUR or np.isclose(blurred.sum(), 1, rtol=0.05)

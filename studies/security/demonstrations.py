@@ -3,7 +3,7 @@
     python studies/security/demonstrations.py     [--out runs/demonstrations] [--seed 0]
 
 1. A binary classifier (automobile or truck, CIFAR-10) whose score for the wrong class a black-box search lifts, by a
-change that keeps correlation and structural similarity with the image (as TrISec, Khalid et al. 2019, arXiv 1811.01031).
+change that keeps correlation and structural similarity to the image (as TrISec, Khalid et al. 2019, arXiv 1811.01031).
 2. A sticker that makes other classes one of ten wherever it lies, turned, near or far, in brighter or darker light
 (Brown et al. 2017, arXiv 1712.09665): made on validation images, judged on test images, beside a sticker of noise.
 
@@ -88,9 +88,9 @@ def imperceptible(data: Dataset, seed: int, work: Path) -> tuple[list[str], dict
     before, after = (shares(target, each, labels) for each in (x, found))
     lines = [
         f"Int8 LeNet-5, {data.classes[0]} or {data.classes[1]}: {100 * accuracy:.1f} % of the test images are right.",
-        f"Of {len(x)} right ones {100 * turned.mean():.1f} % ({100 * low:.1f}…{100 * high:.1f} %) are turned by at "
-        f"most {attack.queries} queries within {NOISE}; mean share of the wrong class {100 * before.mean():.1f} % before, "
-        f"{100 * after.mean():.1f} % after.",
+        f"Of {len(x)} right ones {100 * turned.mean():.1f} % ({100 * low:.1f}…{100 * high:.1f} %) are turned within "
+        f"{NOISE} by at most {attack.queries} queries; mean share of the wrong class {100 * before.mean():.1f} % "
+        f"before, {100 * after.mean():.1f} % after.",
         f"Least correlation {correlation(found, x).min():.3f} (asked: {attack.correlation}), least structural "
         f"similarity {ssim(found, x).min():.3f} (asked: {attack.similarity}).",
     ]
