@@ -56,16 +56,17 @@ ATTACKERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network, its data, how it is trained, and how many validation samples judge while an attack runs."""
+    """A network, its data, how it is trained, and how many validation samples an attacker has, and judge."""
 
     source: str
     train: Train
+    batch: int
     judged: int
 
 
 CASES = {
-    "lenet5": Case(source="mnist", train=Train(epochs=3), judged=1000),
-    "resnet8": Case(source="cifar10", train=Train(epochs=5, rate=4e-3, shift=4, flip=True), judged=500),
+    "lenet5": Case(source="mnist", train=Train(epochs=3), batch=128, judged=1000),
+    "resnet8": Case(source="cifar10", train=Train(epochs=5, rate=4e-3, shift=4, flip=True), batch=64, judged=250),
 }
 
 
@@ -103,14 +104,14 @@ def stop_at(data: Dataset) -> float:
 
 
 def attacked(design: Design, case: Case, data: Dataset, who: Attacker, most: int, seed: int, out: Path) -> Campaign:
-    """One attack on 128 validation samples, judged by others; taken from `out` if it was made before."""
+    """One attack on validation samples, judged by others; taken from `out` if it was made before."""
     bits = "".join(map(str, who.bits)) or "all"
     path = out / f"attack-{who.knowledge}-{bits}-{seed}-{design.graph.digest[:12]}.json"
     if path.is_file():
         return from_plain(Campaign, json.loads(path.read_text()), str(path))
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data.validation))
-    batch, judged = (data.validation.take(order[a:b]) for a, b in ((0, 128), (128, 128 + case.judged)))
+    batch, judged = (data.validation.take(part) for part in np.split(order, [case.batch, case.batch + case.judged])[:2])
     found = attack(design.graph, who, batch, judged, Effort(most=most, stop=stop_at(data)), rng)
     write_atomic(path, json.dumps(to_plain(found)))
     return found

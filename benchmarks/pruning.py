@@ -125,11 +125,11 @@ CASES = {
         learn=Train(epochs=20, batch=64),
         tuning=Training(epochs=3, batch=64, rate=1e-3),
     ),
-    "dscnn-kws12": Case(
+    "dscnn-digits": Case(
         network="dscnn",
-        data="kws12",
-        learn=Train(epochs=20, batch=64, shift=2),
-        tuning=Training(epochs=1, batch=32, rate=1e-3, shift=2),
+        data="digits",
+        learn=Train(epochs=20, batch=64),
+        tuning=Training(epochs=3, batch=64, rate=1e-3),
     ),
 }
 

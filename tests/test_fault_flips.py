@@ -200,7 +200,9 @@ def test_a_search_needs_far_fewer_flips_than_chance(learned: tuple[Graph, Split,
 
 def test_a_campaign_tells_what_its_flips_do(learned: tuple[Graph, Split, Split]) -> None:
     graph, batch, judged = learned
-    found = attack(graph, Attacker(bits=(5, 6)), batch, judged, most=5, stop=0.0, rng=np.random.default_rng(0), tried=3)
+    found = attack(
+        graph, Attacker(bits=(5, 6)), batch, judged, Effort(most=5, stop=0.0, tried=3), np.random.default_rng(0)
+    )
     assert {flip.bit for flip in found.flips} <= {5, 6}
     assert len(set(found.flips)) == len(found.flips) == 5
     for count, accuracy in found.accuracies:

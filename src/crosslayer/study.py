@@ -16,9 +16,9 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.score import Better, Score
 from crosslayer.core.sheet import Verdict
 from crosslayer.core.stage import Recipe, Stage, check_parameters
+from crosslayer.fault.protect import ProtectWeights
 from crosslayer.learn.adversarial import TrainRobust
 from crosslayer.learn.certified import TrainCertified
-from crosslayer.fault.protect import ProtectWeights
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
 from crosslayer.prune.channels import PruneChannels

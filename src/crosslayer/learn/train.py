@@ -38,8 +38,9 @@ class Train(Stage):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTune(Stage):
-    """As `Train`, with a smaller rate, for weights that have been trained before; a classifier whose validation accuracy
-    has fallen gets them back.
+    """As `Train`, with a smaller rate, for weights that have been trained before.
+
+    A classifier whose validation accuracy has fallen gets them back.
 
     With `distill` (see `Training`) it learns from `teacher` too, the folder of a saved float design for the same inputs
     and classes, such as `runs/large/design`.

@@ -22,7 +22,7 @@ class QuantizeAware(Stage):
     ships, and batch statistics would not ship. Choose this over `QuantizeAffine` alone for less than 8 bits, or where
     that costs accuracy; with few bits `start.correct_biases` is a much better start. With `mixed`, that stage chooses
     the bits, and its `start` holds instead of this one's. With `training.distill` the float network teaches.
-    With `against` it learns from attacked samples, and the attack inside each step goes through the integers themselves.
+    With `against` it learns from attacked samples; the attack in each step goes through the integers themselves.
     """
 
     start: QuantizeAffine = field(default_factory=QuantizeAffine)
