@@ -104,14 +104,17 @@ def stop_at(data: Dataset) -> float:
 
 
 def attacked(design: Design, case: Case, data: Dataset, who: Attacker, most: int, seed: int, out: Path) -> Campaign:
-    """One attack on validation samples, judged by others; taken from `out` if it was made before."""
+    """One attack on validation samples, judged by others, as many of each class; taken from `out` if made before."""
     bits = "".join(map(str, who.bits)) or "all"
     path = out / f"attack-{who.knowledge}-{bits}-{seed}-{design.graph.digest[:12]}.json"
     if path.is_file():
         return from_plain(Campaign, json.loads(path.read_text()), str(path))
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data.validation))
-    batch, judged = (data.validation.take(part) for part in np.split(order, [case.batch, case.batch + case.judged])[:2])
+    labels, share = data.validation.labels[order], case.judged // len(data.classes)
+    others = np.arange(len(order)) >= case.batch
+    even = np.concatenate([np.flatnonzero(others & (labels == c))[:share] for c in range(len(data.classes))])
+    batch, judged = (data.validation.take(order[part]) for part in (slice(case.batch), even))
     found = attack(design.graph, who, batch, judged, Effort(most=most, stop=stop_at(data)), rng)
     write_atomic(path, json.dumps(to_plain(found)))
     return found
