@@ -43,7 +43,7 @@ class HopSkipJump(Attack):
     def search(
         self, victim: Victim, x: Array, labels: Array, budget: Budget, rng: np.random.Generator, start: Array | None
     ) -> Array:
-        """The nearest sample that fools, or the nearest point within the budget to it, where it fools or not."""
+        """The nearest sample that fools; if it lies beyond the budget, the budget's point next to it, which may not."""
         return budget.project(self.closest(victim, x, labels, budget, rng, start), x)
 
     def closest(

@@ -23,10 +23,10 @@ class Imperceptible(Attack):
     """Lifts the score of the class `target`, or of any but the label's, while the image looks the same.
 
     What looks the same has a correlation coefficient and a structural similarity to the image of at least
-    `correlation` and `similarity`, as in TrISec (Khalid et al. 2019, arXiv 1811.01031); the budget holds besides. By
-    random search on scores: changes of rectangles at random places, larger where the image has texture, all of them
-    shrunk where the image would be seen to change. A sample takes at most `queries` queries, and none once the class is
-    called and its logit lies `confidence` above all others.
+    `correlation` and `similarity`, as in TrISec (Khalid et al., IOLTS 2019); the budget holds besides. By random search
+    on scores: changes of rectangles at random places, larger where the image has texture, all of them shrunk where they
+    would be seen. A sample takes at most `queries` queries, and none once the class is called and its logit lies
+    `confidence` above all others.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
