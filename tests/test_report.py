@@ -22,6 +22,7 @@ from crosslayer.core.errors import InputError, ToolError
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Conv2d, Dense, MaxPool, Reshape, Softmax, Windows
+from crosslayer.core.robustness import AttackResult, Check, CurvePoint, Example, Robustness
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.sheet import LayerCost, Sample, Sheet, Verdict
 from crosslayer.hardware.catalogue import load_target
@@ -175,7 +176,36 @@ def boundless() -> Sheet:
     return sheet(scores=scores, verdicts=verdicts, design=replace(sheet().design, trail=trail))
 
 
-PAGES = {"full": sheet, "bare": bare, "hostile": hostile, "many classes": many_classes, "boundless": boundless}
+def attacked(*, holds: bool = True) -> Sheet:
+    """A sheet of a study with attacks, whose checks hold or not."""
+    rng = np.random.default_rng(2)
+    values = rng.random((8, 8, 1), np.float32)
+    found = Robustness(
+        budget="linf 8/255",
+        threat={"knowledge": "weights"},
+        clean=ACCURACY,
+        score=score("robust_accuracy", 0.43, "1", low=0.4, high=0.46),
+        attacks=(
+            AttackResult(name="pgd", what="pgd(steps=40)", samples=100, right=43, low=0.33, high=0.53, seconds=1.5),
+            AttackResult(name="none", what=EVIL, samples=0, right=0, low=0.0, high=1.0, seconds=0.0),
+        ),
+        checks=(Check(name="the same sample gets the same logits", holds=holds, finding="0 of 5"),),
+        curve=tuple(CurvePoint(size=s, accuracy=1 - s, low=0.9 - s, high=1.0 - s / 2) for s in (0.0, 0.1, 0.5)),
+        examples=(Example(values=values, attacked=1 - values, label=0, before=0, after=2),),
+        replayed=100,
+        differing=0,
+    )
+    return sheet(robustness=found)
+
+
+PAGES = {
+    "full": sheet,
+    "bare": bare,
+    "attacked": attacked,
+    "hostile": hostile,
+    "many classes": many_classes,
+    "boundless": boundless,
+}
 
 
 class Elements(HTMLParser):
@@ -255,6 +285,12 @@ def test_the_page_can_be_read_by_a_screen_reader(page: str) -> None:
             assert attributes["role"] == "img"
             assert path[-1] != "svg"
     assert len(re.findall(r"<svg[^>]*>\s*<title>[^<]", page)) == found.tags().count("svg")
+
+
+def test_the_page_claims_robustness_only_where_all_checks_hold() -> None:
+    assert "43 %" in flat(Elements(render(attacked())).text).replace("\u00a0", " ")
+    withheld = flat(Elements(render(attacked(holds=False))).text)
+    assert "No robust accuracy is claimed: 1 of 1 checks" in withheld
 
 
 def test_no_text_of_the_sheet_becomes_markup() -> None:
