@@ -22,7 +22,7 @@ _SIGNS = np.array([-1, 1], np.float32)
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Square(Attack):
-    """Square Attack: changes of square shape at random places, kept where the margin falls.
+    """Square Attack: changes of square shape at random places, kept where the margin does not rise.
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049, with its margin loss and schedule. `p_init` is the share of
     the image that the first squares cover. A sample takes at most `queries` queries, and none once it fools.
@@ -60,7 +60,7 @@ class Square(Attack):
                 moved = move(as_images(tried), images[rows], area, budget.size, rng)
                 tried = worst.within(rows, moved.reshape(tried.shape))
             reached = worst.ask(rows, tried)
-            better = reached < least[rows]
+            better = reached <= least[rows]  # integer logits have plateaus, which the walk must cross
             current[rows[better]], least[rows[better]] = tried[better], reached[better]
         return worst.found
 
