@@ -5,9 +5,11 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from crosslayer.attack.ascent import steepest
 from crosslayer.attack.attack import Attack
 from crosslayer.attack.budget import Budget, Norm
-from crosslayer.attack.victim import Victim, margins
+from crosslayer.attack.victim import Victim
+from crosslayer.attack.worst import Worst
 from crosslayer.core.quant import Array
 from crosslayer.core.stage import check_parameters
 
@@ -27,15 +29,11 @@ class RandomNoise(Attack):
         self, victim: Victim, x: Array, labels: Array, budget: Budget, rng: np.random.Generator, start: Array | None
     ) -> Array:
         """The draw that fools, or else that of least margin."""
-        best, least = x.copy(), margins(victim.logits(x), labels)
+        worst = Worst(victim, x, labels, budget)
         for _ in range(self.draws):
-            change = rng.standard_normal(x.shape, np.float32)
-            if budget.norm is Norm.LINF:
-                change = np.sign(change)
-            else:
-                change /= np.sqrt((change**2).sum(tuple(range(1, x.ndim)), keepdims=True))
-            tried = budget.snap(budget.project(x + np.float32(budget.size) * change, x), x, victim.sensor.steps)
-            reached = margins(victim.logits(tried), labels)
-            worse = reached < least
-            best[worse], least[worse] = tried[worse], reached[worse]
-        return best
+            rows = worst.alive
+            if not len(rows):
+                break
+            change = rng.standard_normal(x[rows].shape, np.float32)
+            worst.ask(rows, worst.within(rows, x[rows] + np.float32(budget.size) * steepest(change, budget.norm)))
+        return worst.found

@@ -1,10 +1,10 @@
 """How to train. Needs no PyTorch, so that a stage can say it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import final
 
-from crosslayer.core.stage import check_parameters
+from crosslayer.core.stage import Stage, check_parameters
 
 
 @final
@@ -36,3 +36,8 @@ class Training:
             (0 <= self.distill <= 1, "distill must lie in 0…1"),
             (0 < self.temperature < math.inf, "temperature must be a finite number above 0"),
         )
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Training":
+        """What a stage says in fields of the same names; the rest is as usual."""
+        return cls(**{f.name: getattr(stage, f.name) for f in fields(cls) if hasattr(stage, f.name)})

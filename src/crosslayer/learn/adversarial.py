@@ -36,7 +36,7 @@ class TrainRobust(Stage):
 
     def __post_init__(self) -> None:
         check_parameters((self.epochs >= 1, "epochs must be at least 1"))
-        _ = self.adversary, self.training  # which check the rest
+        _ = self.adversary, Training.of(self)  # which check the rest
 
     @property
     def adversary(self) -> Adversary:
@@ -50,18 +50,6 @@ class TrainRobust(Stage):
             ramp=self.ramp,
         )
 
-    @property
-    def training(self) -> Training:
-        """How the weights are learned."""
-        return Training(
-            epochs=self.epochs,
-            batch=self.batch,
-            rate=self.rate,
-            decay=self.decay,
-            shift=self.shift,
-            flip=self.flip,
-        )
-
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained design; notes: epochs and those of `train_robust`."""
         if design.graph.is_integer:
@@ -73,7 +61,7 @@ class TrainRobust(Stage):
         notes = train_robust(
             module,
             bench.data,
-            self.training,
+            Training.of(self),
             self.adversary,
             seed=bench.stage_seed(),
             progress=bench.progress,

@@ -41,19 +41,7 @@ class TrainCertified(Stage):
             (self.warm >= 0, "warm must be at least 0"),
             (self.ramp >= 0 and self.warm + self.ramp <= 1, "ramp must be at least 0, and warm + ramp at most 1"),
         )
-        _ = self.training  # which checks the rest
-
-    @property
-    def training(self) -> Training:
-        """How the weights are learned."""
-        return Training(
-            epochs=self.epochs,
-            batch=self.batch,
-            rate=self.rate,
-            decay=self.decay,
-            shift=self.shift,
-            flip=self.flip,
-        )
+        _ = Training.of(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained design; notes: epochs, samples, and `certified_accuracy`: of the float network, on validation
@@ -70,7 +58,7 @@ class TrainCertified(Stage):
         train(
             module,
             data.train,
-            self.training,
+            Training.of(self),
             seed=bench.stage_seed(),
             progress=bench.progress,
             checkpoint=None if bench.scratch is None else bench.scratch / "training.safetensors",

@@ -27,7 +27,7 @@ class Train(Stage):
 
     def __post_init__(self) -> None:
         check_parameters((self.epochs >= 1, "epochs must be at least 1"))
-        _training(self)  # which checks the rest
+        Training.of(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The trained design; notes: epochs and samples."""
@@ -61,7 +61,7 @@ class FineTune(Stage):
             (self.epochs >= 1, "epochs must be at least 1"),
             ((self.distill > 0) == bool(self.teacher), "distill and teacher belong together; give both or none"),
         )
-        _training(self)  # which checks the rest
+        Training.of(self)  # which checks the rest
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The tuned design; notes: epochs, samples, and whether the new weights were kept. Raises `DesignError` if the
@@ -83,20 +83,6 @@ class FineTune(Stage):
         return load_design(Path(self.teacher)).graph if self.teacher else None
 
 
-def _training(stage: Train | FineTune) -> Training:
-    plain = Training(
-        epochs=stage.epochs,
-        batch=stage.batch,
-        rate=stage.rate,
-        decay=stage.decay,
-        shift=stage.shift,
-        flip=stage.flip,
-    )
-    if isinstance(stage, Train):
-        return plain
-    return replace(plain, distill=stage.distill, temperature=stage.temperature)
-
-
 def _fit(graph: Graph, bench: Bench, stage: Train | FineTune, teacher: Graph | None = None) -> Graph:
     _check_float(graph)
     from crosslayer.execute.torch_training import fit  # PyTorch is loaded only by who trains
@@ -105,7 +91,7 @@ def _fit(graph: Graph, bench: Bench, stage: Train | FineTune, teacher: Graph | N
     return fit(
         graph,
         bench.data.train,
-        _training(stage),
+        Training.of(stage),
         seed=bench.stage_seed(),
         progress=bench.progress,
         checkpoint=checkpoint,
