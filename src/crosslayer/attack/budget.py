@@ -43,8 +43,9 @@ class Budget:
     def __post_init__(self) -> None:
         most = 1.0 if self.norm in (Norm.LINF, Norm.PATCH) else np.inf
         if not 0 <= self.size <= most or (self.norm is Norm.L0 and self.size != round(self.size)):
-            ranges = {Norm.L2: "at least 0", Norm.L0: "a whole number"}
-            raise InputError(f"budget {self.norm} {self.size:g}: the size must be {ranges.get(self.norm, 'in 0…1')}")
+            ranges = {Norm.L2: "at least 0, as 0.5", Norm.L0: "a whole number, as 3"}
+            wanted = ranges.get(self.norm, "in 0…1, as 8/255")
+            raise InputError(f"budget {self.norm} {self.size:g}: the size must be {wanted}")
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
