@@ -143,6 +143,24 @@ def test_the_gradients_of_a_layer_are_those_of_pytorch(kind: type[Any]) -> None:
             assert_close(gradient.numpy(), operand.grad.numpy())
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("dilation", [(1, 1), (1, 2)])
+def test_a_convolution_of_few_pixels_in_bfloat16_is_that_of_float32(
+    stride: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    windows = Windows(kernel=(3, 2), stride=stride, dilation=dilation, padding=(1, 2, 0, 1))
+    op, rng = Conv2d(windows=windows), np.random.default_rng(0)
+    x, taps, bias = (
+        torch.from_numpy(rng.integers(0, 2, shape).astype(np.float32)) for shape in ((2, 4, 3, 128), (9, 128, 3, 2), 9)
+    )
+    whole = linear(op, x, taps, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear(op, x, taps, bias)
+    assert found.dtype is torch.bfloat16
+    assert found.shape == whole.shape
+    assert torch.equal(found, whole.bfloat16())  # sums of ones are exact; only the result is rounded
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_network_computes_what_the_judge_computes(name: str) -> None:
     graph = network(name, (12,) if name == "autoencoder" else (8, 8, 1), 3, 0)
@@ -263,8 +281,10 @@ def test_a_damaged_checkpoint_starts_training_again(harm: bytes, tmp_path: Path)
     assert train(checkpoint=checkpoint) == train()
 
 
-def test_training_learns() -> None:
-    trained = fit(small_network(), DATA, Training(epochs=10, batch=16), seed=0, progress=quietly)
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_training_learns(bfloat16: bool) -> None:
+    training = Training(epochs=10, batch=16, bfloat16=bfloat16)
+    trained = fit(small_network(), DATA, training, seed=0, progress=quietly)
     test = small_dataset().test
     right = run(trained, test.real()).argmax(axis=1) == test.labels
     assert float(np.mean(right)) > 0.9

@@ -154,7 +154,26 @@ def linear(op: Linear, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
     """A layer without its activation; `taps` are its `filters`."""
     if isinstance(op, Dense):
         return F.linear(x, taps, bias)
+    if isinstance(op, Conv2d) and torch.is_autocast_enabled("cpu") and _is_small(op, x):
+        return _multiply(op.windows, x, taps, bias)
     return _convolve(op.windows, _padded(op.windows, x, 0.0), taps, bias, _sharing(op, x)).permute(0, 2, 3, 1)
+
+
+def _is_small(op: Conv2d, x: Tensor) -> bool:
+    """Whether the image has few pixels and many channels: PyTorch's slope for the weight of such a convolution takes
+    several times as long in bfloat16 as the same product of matrices."""
+    return op.groups == 1 and x.shape[1] * x.shape[2] <= 16 and x.shape[3] >= 128
+
+
+def _multiply(windows: Windows, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+    """A convolution as a product of matrices: each window is a row."""
+    x = _padded(windows, x, 0.0).permute(0, 2, 3, 1)
+    rows, columns = (
+        [range(k * d, k * d + (n - (size - 1) * d - 1) // s * s + 1, s) for k in range(size)]
+        for n, size, s, d in zip(x.shape[1:3], windows.kernel, windows.stride, windows.dilation, strict=True)
+    )
+    parts = [x[:, r.start : r.stop : r.step, c.start : c.stop : c.step] for r in rows for c in columns]
+    return F.linear(torch.cat(parts, -1), taps.permute(0, 2, 3, 1).flatten(1), bias)
 
 
 def linear_gradients(

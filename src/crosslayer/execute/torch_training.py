@@ -87,7 +87,8 @@ def train(
             chosen = order[step * training.batch : (step + 1) * training.batch]
             optimizer.zero_grad()
             moved = _augmented(images[chosen], training, rng)
-            value = loss(moved, labels[chosen], (epoch * steps + step) / total, rng)
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
+                value = loss(moved, labels[chosen], (epoch * steps + step) / total, rng)
             value.backward()
             optimizer.step()
             with torch.no_grad():

@@ -13,6 +13,10 @@ class Training:
     """How to train: Adam (Kingma & Ba 2015) with decoupled weight decay and a cosine schedule from `rate` to 0.
 
     `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
+    With `bfloat16`, layers multiply numbers of eight significant bits and add them up as float32; weights, statistics
+    and the loss stay float32. That is 2 to 4 times faster where the processor has instructions for it, and slower
+    elsewhere.
+
     `distill` is the share of the loss that compares with a teacher's logits, both divided by `temperature` (Hinton et
     al. 2015, arXiv 1503.02531); who trains says who the teacher is.
     """
@@ -23,6 +27,7 @@ class Training:
     decay: float = 1e-4
     shift: int = 0
     flip: bool = False
+    bfloat16: bool = False
     distill: float = 0.0
     temperature: float = 4.0
 

@@ -24,6 +24,7 @@ class Train(Stage):
     decay: float = 1e-4
     shift: int = 0
     flip: bool = False
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         check_parameters((self.epochs >= 1, "epochs must be at least 1"))
@@ -52,6 +53,7 @@ class FineTune(Stage):
     decay: float = 0.0
     shift: int = 0
     flip: bool = False
+    bfloat16: bool = False
     distill: float = 0.0
     temperature: float = 4.0
     teacher: str = ""
