@@ -103,9 +103,12 @@ def test_an_attack_stays_within_epsilon_and_the_range_and_raises_the_loss(plain:
     assert far.epsilon == pytest.approx(EPSILON * (far.high - far.low))
 
 
-@pytest.mark.parametrize("method", Method)
-def test_training_against_attacks_makes_networks_robust(plain: Design, bench: Bench, method: Method) -> None:
-    robust = TrainRobust(epsilon=EPSILON, method=method, steps=4, step=0.5, beta=3.0, **LONG)(fresh(), bench)
+@pytest.mark.parametrize(("method", "bfloat16"), [*((method, False) for method in Method), (Method.PGD, True)])
+def test_training_against_attacks_makes_networks_robust(
+    plain: Design, bench: Bench, method: Method, bfloat16: bool
+) -> None:
+    stage = TrainRobust(epsilon=EPSILON, method=method, steps=4, step=0.5, beta=3.0, bfloat16=bfloat16, **LONG)
+    robust = stage(fresh(), bench)
     before, after = (robust_accuracy(to_torch(d.graph), bench.data.test, reach(bench), 0) for d in (plain, robust))
     assert before < 0.5 and after > 0.8
     notes, far = robust.trail[-1].notes, reach(bench)
@@ -319,6 +322,7 @@ def test_the_weight_of_clean_samples_falls_to_kappa_while_epsilon_grows(bench: B
             lambda: QuantizeAware(against=Adversary(epsilon=0.1), training=Training(epochs=1, distill=0.5)),
             "against and training.distill exclude each other",
         ),
+        (lambda: QuantizeAware(training=Training(epochs=1, bfloat16=True)), "bfloat16 is for float networks"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(made: Any, says: str) -> None:

@@ -87,7 +87,7 @@ class Linearized:
             result = self._steps[node.name]([values[n] for n in graph.activations(node)], leak)
             values[node.name] = repeated(result, len(x))
         logits = graph.outputs[0]
-        return leaf, (values[logits] * _scale(graph.types[logits])).flatten(1)
+        return leaf, (values[logits] * _scale(graph.types[logits])).flatten(1).float()  # bfloat16 is not NumPy's
 
 
 def _back(x: Tensor, logits: Tensor, slopes: Tensor) -> Array:

@@ -33,6 +33,7 @@ class TrainRobust(Stage):
     decay: float = 1e-4
     shift: int = 0
     flip: bool = False
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         check_parameters((self.epochs >= 1, "epochs must be at least 1"))

@@ -6,14 +6,14 @@ from crosslayer.core.graph.ops import Add
 from crosslayer.networks.sketch import Sketch
 
 
-def resnet8(shape: Shape, classes: int, seed: int) -> Graph:
-    """Stacks of 16, 32 and 64 filters, the later two at half the resolution of the one before.
+def resnet8(shape: Shape, classes: int, seed: int, width: int = 16) -> Graph:
+    """Stacks of `width`, twice and four times as many filters, the later two at half the resolution of the one before.
 
     On 32×32×3 with 10 classes: 12,501,632 multiply-accumulates, as the reference model (mlcommons/tiny).
     """
     net = Sketch(shape, seed)
-    x = net.relu(net.norm(net.conv("stem", net.input, 16, (3, 3))))
-    for stack, out in enumerate((16, 32, 64), 1):
+    x = net.relu(net.norm(net.conv("stem", net.input, width, (3, 3))))
+    for stack, out in enumerate((width, 2 * width, 4 * width), 1):
         stride = (1, 1) if stack == 1 else (2, 2)
         y = net.relu(net.norm(net.conv(f"stack{stack}_1", x, out, (3, 3), stride=stride)))
         y = net.norm(net.conv(f"stack{stack}_2", y, out, (3, 3)))

@@ -1,6 +1,7 @@
 """The networks by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from crosslayer.core.codec import suggest
@@ -26,6 +27,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "lenet-threshold": lenet_threshold,
         "mobilenet": mobilenet,
         "resnet8": resnet8,
+        "resnet8-wide": partial(resnet8, width=48),
         "vgg11": vgg11,
     }
 )

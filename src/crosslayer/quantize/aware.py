@@ -34,6 +34,7 @@ class QuantizeAware(Stage):
     def __post_init__(self) -> None:
         check_parameters(
             (self.training.epochs >= 1, "training.epochs must be at least 1; for none, use quantize-affine"),
+            (not self.training.bfloat16, "training.bfloat16 is for float networks; integers are computed exactly"),
             (not self.start.learn_rounding, "training rounds to nearest; leave start.learn_rounding out"),
             (self.against is None or self.training.distill == 0, "against and training.distill exclude each other"),
         )
