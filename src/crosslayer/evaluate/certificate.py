@@ -8,14 +8,17 @@ from crosslayer.attack.sensor import Sensor
 from crosslayer.core.dataset import Split
 from crosslayer.core.errors import InputError
 from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.ops import Softmax
 from crosslayer.core.graph.outputs import logits_of
 from crosslayer.core.quant import Array
 from crosslayer.core.score import Better, Origin, Score, wilson
 from crosslayer.execute.intervals import Bounds, bounds_between
 
 _BATCH = 64
-_SLACK = 1.1e-5
+SLACK = 1.1e-5
 """By how much a budget is exceeded at most: `Budget.holds` lets float32 arithmetic do so."""
+_APART = 4
+"""256ths by which two shares must differ to be sure that nowhere they round to one: each is right to less than one."""
 _ULPS = 4
 """Float32 steps by which the ends of an interval are moved outwards: a real value can be computed in several ways."""
 
@@ -40,7 +43,7 @@ def certificate_score(graph: Graph, split: Split, budget: Budget, sensor: Sensor
 def certified(graph: Graph, split: Split, budget: Budget, sensor: Sensor) -> npt.NDArray[np.bool_]:
     """Which samples (count,) keep their label within the budget, proved for the integer network itself.
 
-    For every input that `sensor` can give within an `linf` budget of the sample the label has the largest logit, the
+    For every input that `sensor` can give within an `linf` budget of the sample the label has the largest output, the
     first of equal ones. Interval bounds prove less than is true (Gowal et al. 2018, arXiv 1810.12715), but in integers
     there is no rounding that they leave out. Raises `InputError` for another norm or a float network, `GraphError` for
     an operation without bounds.
@@ -54,7 +57,7 @@ def certified(graph: Graph, split: Split, budget: Budget, sensor: Sensor) -> npt
         part = split.take(slice(start, start + _BATCH))
         low, high = reachable(part, budget, sensor)
         ends = bounds_between(graph, low, high, logits)[logits]
-        proved[start : start + _BATCH] = _decided(ends, part.labels)
+        proved[start : start + _BATCH] = decided(graph, ends, part.labels)
     return proved
 
 
@@ -63,7 +66,7 @@ def reachable(split: Split, budget: Budget, sensor: Sensor) -> tuple[Array, Arra
 
     On the sensor's grid they are whole levels away: `linf 0.3` of 255 levels lets a value move by 76.
     """
-    far, own = budget.size + _SLACK, sensor.shares(split.real()).astype(np.float64)
+    far, own = budget.size + SLACK, sensor.shares(split.real()).astype(np.float64)
     if sensor.steps:
         places, levels = np.rint(own * sensor.steps), np.floor(far * sensor.steps)
         shares = (places - levels) / sensor.steps, (places + levels) / sensor.steps
@@ -74,10 +77,22 @@ def reachable(split: Split, budget: Budget, sensor: Sensor) -> tuple[Array, Arra
     return (low - slack).astype(np.float32), (high + slack).astype(np.float32)
 
 
-def _decided(logits: Bounds, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where the label's lowest logit beats the highest of every other class: those before it must lie below."""
+def decided(graph: Graph, logits: Bounds, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which samples (count,) are called by their label whatever their logits are within bounds (count, classes).
+
+    The label's lowest logit must beat the highest of every other class: those before it must lie below. A softmax could
+    round two shares to one code, and the first class wins. Of all logits within the bounds the label's lowest and the
+    highest of the others bring it nearest to each of the others; there, those before it must be `_APART` away.
+    """
     low, high = (end.reshape(len(labels), -1).astype(np.float64) for end in (logits.low, logits.high))
-    own = low[np.arange(len(labels)), labels][:, None]
-    before = np.arange(high.shape[1]) < labels[:, None]
-    itself = np.arange(high.shape[1]) == labels[:, None]
-    return np.asarray(np.where(before, high < own, (high <= own) | itself).all(axis=1))
+    rows, places = np.arange(len(labels)), np.arange(high.shape[1])
+    own, before, itself = low[rows, labels][:, None], places < labels[:, None], places == labels[:, None]
+    wins = np.where(before, high < own, (high <= own) | itself)
+    last = graph.producers[graph.outputs[0]]
+    quant = graph.types[last.name].quant
+    if isinstance(last.op, Softmax) and quant is not None:
+        nearest = np.where(itself, low, high).astype(logits.high.dtype)
+        shares = last.op.integer(graph.lowered[last.name], nearest).astype(np.int64)
+        far = shares[rows, labels][:, None] - shares >= _APART << (quant.bits - 8)
+        wins &= far | ~before
+    return np.asarray(wins.all(axis=1))
