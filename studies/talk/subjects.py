@@ -30,6 +30,8 @@ class Subject:
     """Of the integer network."""
     small: Train | None = None
     """How they are learned before, on images of half the height and width, at a quarter of the work for each."""
+    later: int | None = None
+    """How many training samples all but `small` and `learn` see; all without."""
     step: float = 0.1
     keep: float = 0.75
     """The share of the parameters that each step along the pruning curve leaves."""
@@ -59,6 +61,7 @@ SUBJECTS = {
         data="cifar10",
         small=Train(epochs=8, rate=2e-3, decay=0.05, shift=2, flip=True, bfloat16=True),
         learn=Train(epochs=20, rate=1e-3, decay=0.05, shift=4, flip=True, bfloat16=True),
+        later=9000,
         step=0.4,
         keep=0.6,
         tuning=Training(epochs=1, rate=5e-4, decay=0.0, shift=4, flip=True, bfloat16=True),

@@ -3,9 +3,9 @@
     python studies/talk/talk.py lenet5-mnist | lenet5-cifar10 | vgg11-cifar10   [--out runs/talk] [--seed 0] [--jobs 1]
 
 The protocol. 1. The float network is trained. 2. It is pruned in steps to three quarters of its parameters (LeNet-5 on
-CIFAR-10: 85 %), with tuning after each removal, while validation accuracy stays within five points. 3. Five of these
-networks, a to e, evenly apart in the logarithm of their parameters, are tuned once more, and quantized to 16 … 2 bits,
-each with and without training for it.
+CIFAR-10: 85 %, VGG11: 60 %), with tuning after each removal, while validation accuracy stays within five points. 3.
+Five of these networks, a to e, evenly apart in the logarithm of their parameters, are tuned once more, and quantized to
+16 … 2 bits, each with and without training for it.
 
 A killed run goes on where it was. Choices are made on validation samples; test figures are taken once, at the end of
 each row. OUT/<name>/seed<n>/ gets pruning.csv, quantization.csv, panels.svg, and talk.md with both tables and the hours
@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import joblib
 import matplotlib.figure
 from rich.progress import track
 from subjects import SUBJECTS, Subject, trained
 
-from crosslayer.core.bench import Bench
+from crosslayer.core.bench import Bench, silent
 from crosslayer.core.design import Design, weight_bytes
 from crosslayer.core.files import write_atomic
 from crosslayer.core.stage import Recipe, run
@@ -97,7 +97,7 @@ def quantized(
         done = work / f"row-{point}-{bits}-{method.replace(' ', '-')}.json"
         if not done.is_file():
             begin = time.monotonic()
-            design = run(recipe, start, bench, judge=lambda _: (), checkpoints=work / f"quantized-{point}")
+            design = run(recipe, start, bench, judge=lambda _: (), checkpoints=work / f"quantized-{point}-{bits}")
             memory = weight_bytes(design.graph)
             row = {
                 "point": point,
@@ -169,6 +169,7 @@ def study(name: str, seed: int, out: Path, jobs: int) -> None:
     spent = clock(work / "seconds.json")
     with joblib.parallel_config(n_jobs=jobs):
         start = trained(subject, bench.data, bench, work)
+        bench = replace(bench, data=replace(bench.data, train=bench.data.train.take(slice(0, subject.later))))
         curve: list[Design] = []
         for design in pruned(subject, start, bench, work):
             curve.append(design)
@@ -178,11 +179,14 @@ def study(name: str, seed: int, out: Path, jobs: int) -> None:
         write_csv(folder / "pruning.csv", table)
         whole = weight_bytes(start.graph)
         rows: list[dict[str, Any]] = []
-        for point, design in points.items():
-            for bits in BITS:
-                rows += quantized(point, replace(design, trail=()), bits, bench, work, (subject, whole))
-                write_csv(folder / "quantization.csv", rows)
-                spent()
+        todo = [(point, replace(design, trail=()), bits) for point, design in points.items() for bits in BITS]
+        found = joblib.Parallel(return_as="generator")(
+            joblib.delayed(quantized)(*row, replace(bench, progress=silent), work, (subject, whole)) for row in todo
+        )
+        for part in shown(cast("Iterable[list[dict[str, Any]]]", found), "quantization", len(todo)):
+            rows += part
+            write_csv(folder / "quantization.csv", rows)
+            spent()
     hours = spent() / 3600
     text = (
         f"# {name}\n\nSeed {seed}; {hours:.2f} hours on {joblib.cpu_count()} processors. Accuracy measured: of float "
@@ -244,7 +248,7 @@ def main() -> None:
     parser.add_argument("name", choices=SUBJECTS)
     parser.add_argument("--out", type=Path, default=Path("runs/talk"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="processes for sensitivity analysis")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for sensitivity analysis and for quantization")
     given = parser.parse_args()
     study(given.name, given.seed, given.out, given.jobs)
 
