@@ -61,7 +61,7 @@ SUBJECTS = {
         data="cifar10",
         small=Train(epochs=8, rate=2e-3, decay=0.05, shift=2, flip=True, bfloat16=True),
         learn=Train(epochs=12, rate=1e-3, decay=0.05, shift=4, flip=True, bfloat16=True),
-        later=9000,
+        later=6000,
         step=0.4,
         keep=0.6,
         tuning=Training(epochs=1, rate=5e-4, decay=0.0, shift=4, flip=True, bfloat16=True),
