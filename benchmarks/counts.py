@@ -2,16 +2,19 @@
 
 The units are compiled once for a core and a rounding rule, and which of their instructions run depends on geometry
 alone. So a count is linear in how often the parts run (`kernels/trace.py`). Random steps without meaning are run and
-the equations solved in integers; further steps check them. Rerun after any change of the kernels or the compiler:
+the equations solved in integers; further steps check them. Kernels with masks, which decide what runs as geometry
+does, are measured after all others, whose costs are then known. Rerun after any change of the kernels or the compiler:
 
     python benchmarks/counts.py --write
+
+or, where only kernels with masks changed, `--write --sparse`.
 """
 
 import argparse
 import csv
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -19,17 +22,22 @@ from pathlib import Path
 import numpy as np
 
 from crosslayer.core.fixed import Rounding
+from crosslayer.core.quant import Array
 from crosslayer.core.target import Core
+from crosslayer.emit.literals import array
 from crosslayer.execute.emulate import Emulation, Image
 from crosslayer.execute.toolchain import zig
 from crosslayer.kernels.add_table import AddTable
 from crosslayer.kernels.call import Kernel, Rows
+from crosslayer.kernels.conv_sparse import ConvSparse
 from crosslayer.kernels.conv_tile import ConvTile
-from crosslayer.kernels.counts import LARGEST_TABLE
+from crosslayer.kernels.counts import LARGEST_TABLE, measured
 from crosslayer.kernels.dense_quad import DenseQuad
+from crosslayer.kernels.dense_sparse import DenseSparse
 from crosslayer.kernels.depthwise_quad import DepthwiseQuad
 from crosslayer.kernels.pool_quad import PoolQuad
 from crosslayer.kernels.softmax_table import SoftmaxTable
+from crosslayer.kernels.sparse import compressed
 from crosslayer.kernels.steps import Step, most_rows, most_taps
 from crosslayer.kernels.trace import run_ends, trace
 
@@ -48,8 +56,10 @@ POINTERS = {
     "add_table": ("terms",),
     "pool_quad": (),
     "softmax_table": ("powers",),
+    "conv_sparse": ("padding", "weight", "bias", "requant"),
+    "dense_sparse": ("weight", "bias", "requant"),
 }
-"""Their tables; all that else decides their work are numbers."""
+"""Their tables but masks; all that else decides their work are numbers."""
 KINDS = {
     "conv_tile": "conv",
     "depthwise_quad": "depthwise",
@@ -57,7 +67,13 @@ KINDS = {
     "add_table": "sum",
     "pool_quad": "pool",
     "softmax_table": "softmax",
+    "conv_sparse": "conv_sparse",
+    "dense_sparse": "dense_sparse",
 }
+
+
+Draw = Callable[[np.random.Generator, int], "Model"]
+"""A random model of about so many steps."""
 
 
 class Model:
@@ -105,14 +121,16 @@ class Model:
             if count >= 1 and all(_sees(row * step - above, kernel, apart, high) for row in range(count)):
                 return Rows(count=count, taps=kernel, stride=step, dilation=apart, pad=above), high
 
-    def add(self, unit: Kernel, kernel: str, fields: Mapping[str, int], rows: Rows, inputs: Sequence[int]) -> int:
+    def add(
+        self, unit: Kernel, kernel: str, fields: Mapping[str, int], rows: Rows, inputs: Sequence[int], **masks: Array
+    ) -> int:
         output = self.value(rows.count)
         self.steps.append(
             Step(
                 name=f"s{len(self.steps)}",
                 kernel=kernel,
                 unit=unit,
-                fields=fields,
+                fields={**fields, **masks},
                 rows=rows,
                 inputs=tuple(inputs),
                 output=output,
@@ -122,7 +140,8 @@ class Model:
         )
         return output
 
-    def conv(self, source: int | None = None) -> int:
+    def convolution(self, source: int | None) -> tuple[dict[str, int], Rows, int]:
+        """Geometry, rows, and where the input lies."""
         rows, height = self.rows(4, None if source is None else self.heights[source])
         fields = self.windows(5)
         in_c = self.number(1, 6) * (4 if self.rng.random() < 0.5 else 1) if self.rng.random() < 0.7 else self.size()
@@ -131,8 +150,12 @@ class Model:
             fields["out_w"] = (fields["in_w"] - 1) // fields["stride_w"] + 1
             rows = replace(rows, taps=1, pad=0, count=(height - 1) // rows.stride + 1)
         fields |= {"zero_out": 0, "in_c": in_c, "out_c": self.number(2, 9), "kernel_h": rows.taps}
-        fields["blocks"] = -(-in_c * fields["kernel_w"] * rows.taps // 4)
-        return self.add(ConvTile(), "conv_tile", fields, rows, [self.value(height) if source is None else source])
+        return fields, rows, self.value(height) if source is None else source
+
+    def conv(self, source: int | None = None) -> int:
+        fields, rows, x = self.convolution(source)
+        fields["blocks"] = -(-fields["in_c"] * fields["kernel_w"] * rows.taps // 4)
+        return self.add(ConvTile(), "conv_tile", fields, rows, [x])
 
     def depthwise(self, source: int | None = None, *, keep: bool = False) -> int:
         rows, height = self.rows(4, None if source is None else self.heights[source])
@@ -172,6 +195,25 @@ class Model:
     def softmax(self) -> int:
         fields = {"rows": self.number(1, 4), "depth": self.size(), "last": 255}
         return self.add(SoftmaxTable(), "softmax_table", fields, Rows(count=1), [self.value(1)])
+
+    def zeros(self, outputs: int, inputs: int) -> tuple[dict[str, int], dict[str, Array]]:
+        """Numbers and masks of weights some of which are zero, with words of zeros alone."""
+        there = self.rng.random((outputs, inputs)) < self.rng.random()
+        there[:, : 32 * self.number(0, 3)] &= self.rng.random((outputs, 1)) < 0.5
+        numbers, tables = compressed(there.astype(np.int8))
+        return numbers, {name: tables[name] for name in ("mask", "stored")}
+
+    def conv_sparse(self) -> int:
+        fields, rows, x = self.convolution(None)
+        numbers, masks = self.zeros(fields["out_c"], fields["in_c"] * fields["kernel_w"] * rows.taps)
+        fields |= {"per_channel": self.number(0, 1), **numbers}
+        return self.add(ConvSparse(), "conv_sparse", fields, rows, [x], **masks)
+
+    def dense_sparse(self) -> int:
+        outputs = self.size()
+        numbers, masks = self.zeros(outputs, self.number(1, 200))
+        fields = {"size_out": outputs, "zero_out": 0, "per_channel": self.number(0, 1), **numbers}
+        return self.add(DenseSparse(), "dense_sparse", fields, Rows(count=1), [self.value(1)], **masks)
 
     def group(self) -> None:
         """Some steps that run together."""
@@ -226,6 +268,14 @@ def random_model(rng: np.random.Generator, steps: int, *, groups: bool = True) -
     return model
 
 
+def random_sparse(rng: np.random.Generator, steps: int) -> Model:
+    """So many steps of the kernels with masks."""
+    model = Model(rng)
+    for _ in range(steps):
+        (model.conv_sparse, model.dense_sparse)[int(rng.integers(2))]()
+    return model
+
+
 def write(model: Model, rounding: Rounding, folder: Path, *, rows: int = 0, taps: int = 0) -> None:
     """A firmware folder of the model, all its tables zero; for at least so many `rows` and `taps`."""
     lines = [
@@ -239,6 +289,11 @@ def write(model: Model, rounding: Rounding, folder: Path, *, rows: int = 0, taps
         fields = {**step.fields, **dict.fromkeys(POINTERS[step.kernel], "(const void *)zeros")}
         if "powers" in fields:
             fields["powers"] = "powers"
+        for name in ("mask", "stored"):
+            masks = step.fields.get(name)
+            if isinstance(masks, np.ndarray):
+                lines.append(array(f"{step.name}_{name}", masks))
+                fields[name] = f"{step.name}_{name}"
         given = ", ".join(f".{name} = {value}" for name, value in fields.items())
         lines.append(f"static const struct {step.kernel} {step.name} = {{{given}}};")
         lines.append(f"static const uint16_t {step.name}_inputs[] = {{{', '.join(map(str, step.inputs))}}};")
@@ -341,7 +396,7 @@ def misses(
 
 
 def measure(
-    core: Core, rounding: Rounding, models: int, steps: int, seed: int, tables: int
+    core: Core, rounding: Rounding, draw: Draw, models: int, steps: int, seed: int, tables: int
 ) -> tuple[list[Mapping[str, int]], list[int], list[str]]:
     """Equations of random models."""
     rng = np.random.default_rng(seed)
@@ -349,12 +404,21 @@ def measure(
     taken: list[int] = []
     kinds: list[str] = []
     for _ in range(models):
-        model = random_model(rng, steps)
+        model = draw(rng, steps)
         tallies, counts, names = equations(model, ran(model, core, rounding, tables))
         parts += tallies
         taken += counts
         kinds += names
     return parts, taken, kinds
+
+
+def rest(
+    known: Mapping[str, int], parts: Sequence[Mapping[str, int]], taken: Sequence[int]
+) -> tuple[list[dict[str, int]], list[int]]:
+    """The equations without what is known."""
+    others = [{name: times for name, times in tally.items() if name not in known} for tally in parts]
+    spent = [sum(known.get(name, 0) * times for name, times in tally.items()) for tally in parts]
+    return others, [count - less for count, less in zip(taken, spent, strict=True)]
 
 
 def stacks(core: Core, rounding: Rounding) -> dict[str, int]:
@@ -384,11 +448,33 @@ def stacks(core: Core, rounding: Rounding) -> dict[str, int]:
     return found
 
 
+def solved(
+    core: Core, rounding: Rounding, known: Mapping[str, int], draw: Draw, models: int, steps: int
+) -> dict[str, int]:
+    """What is known, and what each other part of random models takes, checked with models of another seed."""
+    start = time.time()
+    parts, taken, kinds = measure(core, rounding, draw, models, steps, 0, 1)
+    costs = {**known, **solve(*rest(known, parts, taken))}
+    missed = (
+        misses(costs, parts, taken, kinds),
+        misses(costs, *measure(core, rounding, draw, 2, steps, 1, LARGEST_TABLE)),
+    )
+    print(
+        f"{core.value} {rounding.value}: {sum(map(bool, costs.values()))} costs, new ones from {len(taken)} steps; "
+        f"missed of these {missed[0] or 'none'}, of others {missed[1] or 'none'}; {time.time() - start:.0f} s",
+        flush=True,
+    )
+    return costs
+
+
 def main() -> None:
     """Measures, checks and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="also where kernels are not predicted")
     parser.add_argument("--core", action="append", choices=[core.value for core, _ in RUNS])
+    parser.add_argument(
+        "--sparse", action="store_true", help="measure the kernels with masks alone, keep all other costs"
+    )
     parser.add_argument("--models", type=int, default=12)
     parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
@@ -396,15 +482,12 @@ def main() -> None:
     for core, rounding in RUNS:
         if given.core and core.value not in given.core:
             continue
-        start = time.time()
-        costs = solve(*(found := measure(core, rounding, given.models, given.steps, 0, 1))[:2])
-        missed = misses(costs, *found), misses(costs, *measure(core, rounding, 2, given.steps, 1, LARGEST_TABLE))
-        print(
-            f"{core.value} {rounding.value}: {sum(map(bool, costs.values()))} costs from {len(found[1])} steps; "
-            f"missed of these {missed[0] or 'none'}, of others {missed[1] or 'none'}; {time.time() - start:.0f} s",
-            flush=True,
-        )
-        columns[f"{core.value} {rounding.value}"] = costs | stacks(core, rounding)
+        column = f"{core.value} {rounding.value}"
+        known = {name: cost for name, cost in measured()[column].items() if "_sparse" not in name}
+        if not given.sparse:
+            known = solved(core, rounding, {}, random_model, given.models, given.steps)
+        costs = solved(core, rounding, known, random_sparse, -(-given.models // 4), given.steps)
+        columns[column] = costs | stacks(core, rounding)
     if given.write:
         names = sorted({name for costs in columns.values() for name in costs})
         with (Path(str(resources.files("crosslayer.kernels"))) / "counts.csv").open("w", newline="") as file:

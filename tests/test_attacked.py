@@ -27,7 +27,8 @@ from crosslayer.networks.zoo import network
 from crosslayer.write.tflite import write_tflite
 
 STUDY = TINY.replace("epochs = 1", "epochs = 12").replace(
-    "[require]", '[attack]\nbudget = "linf 2/16"\nsamples = 40\n[require]\nrobust_accuracy = 0.0'
+    "[require]",
+    '[attack]\nbudget = "linf 2/16"\nsamples = 40\nsticker = "patch 0.4"\n[require]\nrobust_accuracy = 0.0',
 )
 
 
@@ -199,6 +200,38 @@ def test_a_wrong_question_gets_one_answer(folder: Path, tmp_path: Path, options:
     assert answer.status == 2
     assert says in " ".join(answer.err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sticker_of_a_study_beats_noise_on_the_c(folder: Path) -> None:
+    found = load_sheet(folder / "sheet.json", load_design(folder / "design")).sticker
+    assert found is not None
+    assert found.target is None and found.replayed == 40 and found.differing == 0
+    assert found.values.shape == (5, 5, 1)
+    assert found.score.value > found.noise.value + 0.1
+    assert found.score.low < found.score.value < found.score.high
+    assert all(e.before == e.label != e.after for e in found.examples)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert found.score.value in [score["value"] for score in scores if score["name"] == "sticker_success"]
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "A sticker of patch 0.4 makes" in page and "of the images something else" in page
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('sticker = "linf 0.1"', "sticker must be a budget such as 'patch 0.1'"),
+        ('target = "1"', "target is that of a sticker"),
+        ('sticker = "patch 0.25"\ntarget = "cat"', "attack.target: known are: 0, 1"),
+        ('sticker = "patch 0.001"', "covers no pixel of 8×8"),
+    ],
+)
+def test_a_sticker_that_means_nothing_is_refused(tmp_path: Path, lines: str, says: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(TINY.replace("[require]", f'[attack]\nbudget = "linf 2/16"\n{lines}\n[require]'))
+    answer = call("run", path, "--out", tmp_path / "run")
+    assert answer.status == 2
+    assert says in " ".join(answer.err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_requirement_of_robustness_needs_attacks(tmp_path: Path) -> None:

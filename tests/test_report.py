@@ -22,7 +22,7 @@ from crosslayer.core.errors import InputError, ToolError
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Conv2d, Dense, MaxPool, Reshape, Softmax, Windows
-from crosslayer.core.robustness import AttackResult, Check, CurvePoint, Example, Robustness
+from crosslayer.core.robustness import AttackResult, Check, CurvePoint, Example, Robustness, Sticker
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.core.sheet import LayerCost, Sample, Sheet, Verdict
 from crosslayer.hardware.catalogue import load_target
@@ -195,7 +195,18 @@ def attacked(*, holds: bool = True) -> Sheet:
         replayed=100,
         differing=0,
     )
-    return sheet(robustness=found)
+    sticker = Sticker(
+        budget="patch 0.1",
+        what=EVIL,
+        target=1,
+        score=score("sticker_success", 0.5, "1", low=0.4, high=0.6),
+        noise=score("sticker_of_noise", 0.1, "1", low=0.05, high=0.2),
+        values=values[:3, :3],
+        examples=found.examples,
+        replayed=100,
+        differing=0,
+    )
+    return sheet(robustness=found, sticker=sticker)
 
 
 PAGES = {

@@ -85,3 +85,25 @@ class Robustness:
     def believable(self) -> bool:
         """Whether every check holds."""
         return all(check.holds for check in self.checks)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sticker:
+    """A sticker for all images of other classes than `target` (None: for all), within the share of the image that
+    `budget` says; `what` is the attack with its parameters, placements among them.
+
+    `score` is the share of images, each with the sticker put once at random, that were called the target (None: a wrong
+    class), `noise` that with a sticker of noise in the same places. `values` (side, side, channels) are real. All
+    `replayed` images ran on the C, of whose bytes `differing` were others.
+    """
+
+    budget: str
+    what: str
+    target: int | None
+    score: Score
+    noise: Score
+    values: npt.NDArray[np.float32]
+    examples: tuple[Example, ...]
+    replayed: int
+    differing: int

@@ -14,7 +14,7 @@ from crosslayer.core.codec import from_plain, to_plain
 from crosslayer.core.design import Design
 from crosslayer.core.errors import InputError
 from crosslayer.core.files import write_atomic
-from crosslayer.core.robustness import Robustness
+from crosslayer.core.robustness import Robustness, Sticker
 from crosslayer.core.score import Score
 
 
@@ -61,7 +61,8 @@ class Sheet:
     """The figures of a design and what is needed to believe and repeat them.
 
     `confusion[i, j]` counts test samples of class i that the integer design calls j. `study` is the study file that
-    reproduces the run; `versions` names the tools that took part. `robustness` is there if the study asks for attacks.
+    reproduces the run; `versions` names the tools that took part. `robustness` and `sticker`
+    are there if the study asks for attacks.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Sheet:
     study: str
     versions: Mapping[str, str]
     robustness: Robustness | None = None
+    sticker: Sticker | None = None
 
     def __post_init__(self) -> None:
         if self.confusion.shape != (len(self.classes),) * 2 or self.confusion.min(initial=0) < 0:

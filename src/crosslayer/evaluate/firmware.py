@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from crosslayer.core.design import Design, constant_bytes, weight_bytes
+from crosslayer.core.design import Design
 from crosslayer.core.errors import FitError, GraphError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
@@ -20,6 +20,7 @@ from crosslayer.execute.native import Native
 from crosslayer.hardware.cycles import latency
 from crosslayer.hardware.energy import energy
 from crosslayer.hardware.estimate import Estimate
+from crosslayer.kernels.storage import constant_flash_bytes, flash_bytes
 
 
 @final
@@ -102,7 +103,7 @@ def firmware_scores(design: Design, run: Emulation) -> tuple[Score, ...]:
     parts = f"of the linked library: arena {image.arena_bytes} + static {static} + at most {bound} of stack"
     scores = [
         _cost("flash", image.flash_bytes, "B", Origin.MEASURED, "code and constants of the linked library"),
-        _cost("weights", weight_bytes(design.graph), "B", Origin.MEASURED, "weights and biases in flash"),
+        _cost("weights", flash_bytes(design.graph), "B", Origin.MEASURED, "weights and biases in flash"),
         _cost("ram", ram, "B", Origin.MEASURED, parts),
         _cost("arena", plan.arena_bytes, "B", Origin.MEASURED, _bound(plan.bound_bytes, exact=plan.exact)),
         _cost("stack", run.stack_bytes, "B", Origin.EMULATED, core),
@@ -133,7 +134,7 @@ def layer_costs(design: Design, run: Emulation) -> tuple[LayerCost, ...]:
                 operation=type(node.op).__name__,
                 output=graph.types[name].shape,
                 parameters=sum(graph.types[n].size for n in constants),
-                weight_bytes=sum(constant_bytes(graph, n) for n in constants),
+                weight_bytes=sum(constant_flash_bytes(graph, n) for n in constants),
                 macs=graph.macs[name],
                 instructions=None if counted is None else counted / len(run.instructions),
             )

@@ -14,6 +14,7 @@ from crosslayer.hardware.energy import energy
 from crosslayer.hardware.estimate import Estimate
 from crosslayer.hardware.macs import INSTRUCTIONS_PER_MAC
 from crosslayer.kernels.counts import Prediction, predict
+from crosslayer.kernels.storage import flash_bytes
 from crosslayer.plan.arena import plan_arena
 from crosslayer.simplify.activations import fuse_activations
 from crosslayer.simplify.integers import simplify_integers
@@ -34,7 +35,7 @@ def rough_scores(design: Design) -> tuple[Score, ...]:
     """Flash, RAM and energy without a build, for designs on the way: weights only; of a planned integer design what
     its firmware takes, of others activations only and energy as if the int8 kernels did all multiply-accumulates."""
     graph, plan, target = design.graph, design.plan, design.target
-    flash = _modelled("flash", weight_bytes(graph), "weights as stored, without code")
+    flash = _modelled("flash", flash_bytes(graph), "weights as stored, without code")
     if plan is not None and graph.is_integer:
         found = _firmware_scores(graph, plan, target, predict(graph, plan, target.core))
     else:
@@ -61,7 +62,7 @@ def inspection(design: Design) -> dict[str, Any]:
         if plan is None:
             graph = simplify_integers(graph)
             plan = plan_arena(graph)
-        flash = weight_bytes(graph)
+        flash = flash_bytes(graph)
         found = predict(graph, plan, target.core)
         by_node = {} if found is None else found.by_step
         costs = (_modelled("flash", flash, "weights, without code"), *_firmware_scores(graph, plan, target, found))

@@ -15,18 +15,22 @@ import numpy as np
 
 from crosslayer.core.dataset import Split
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.quant import Array
+from crosslayer.core.quant import Array, Quant
 from crosslayer.core.stage import check_parameters
 from crosslayer.execute import exact
+from crosslayer.fault.compressed import Worth
 from crosslayer.fault.course import Course
 from crosslayer.fault.flips import (
+    MASK,
     Flip,
     Part,
     changes,
     flip_at,
     flipped,
+    is_compressed,
     population,
     random_flips,
+    stored,
     stored_slopes,
 )
 
@@ -156,23 +160,38 @@ def _steepest(
     graph: Graph, now: Graph, part: Part, slopes: Mapping[str, Array], flips: Sequence[Flip], tried: int
 ) -> list[Flip]:
     """The bits of a layer whose flip should raise the loss most, by its slope; none that has flipped already."""
-    gains = _gains(graph, now, part, slopes)
+    gains = _gains(graph, now, part, slopes, flips)
     for flip in flips:
-        if flip.weight == part.weight:
-            gains[flip.index, part.bits.index(flip.bit)] = -np.inf
+        if flip.weight == part.weight and flip.bit in part.bits:
+            at = flip.index if part.places is None else part.places.index(flip.index)
+            gains[at, part.bits.index(flip.bit)] = -np.inf
     flat = gains.ravel()
     best = np.argsort(-flat, kind="stable")[:tried] if tried > 1 else [int(flat.argmax())]
     width = len(part.bits)
-    return [Flip(part.weight, int(p) // width, part.bits[int(p) % width]) for p in best if np.isfinite(flat[p])]
+    return [
+        Flip(part.weight, part.index(int(p) // width), part.bits[int(p) % width]) for p in best if np.isfinite(flat[p])
+    ]
 
 
-def _gains(graph: Graph, now: Graph, part: Part, slopes: Mapping[str, Array]) -> Array:
+def _gains(graph: Graph, now: Graph, part: Part, slopes: Mapping[str, Array], flips: Sequence[Flip]) -> Array:
     """(codes, bits): the slope of each code times how much it grows if a bit flips."""
     quant = graph.types[part.weight].quant
     assert quant is not None
+    if is_compressed(graph, part.weight):
+        slope = stored_slopes(graph, part.weight, slopes)
+        return _worth(graph, part, flips, lambda change: slope.reshape(change.shape) * change)
     codes = now.constants[part.weight].ravel()
     grown = np.stack([changes(codes, quant.bits, bit) for bit in part.bits], axis=1)
     return stored_slopes(graph, part.weight, slopes).reshape(-1, 1) * grown
+
+
+def _worth(graph: Graph, part: Part, flips: Sequence[Flip], worth: Worth) -> Array:
+    """(codes, bits): what the changes count that a bit of a compressed weight makes, after other flips."""
+    found = stored(graph, part.weight, flips)
+    if part.bits == (MASK,):
+        return found.worth_of_masks(worth).reshape(-1, 1)
+    grown = [found.worth_of_codes(changes(found.codes, 8, bit), worth)[: part.size] for bit in part.bits]
+    return np.stack(grown, axis=1)
 
 
 def _largest(graph: Graph, parts: Sequence[Part], most: int) -> tuple[Flip, ...]:
@@ -182,9 +201,16 @@ def _largest(graph: Graph, parts: Sequence[Part], most: int) -> tuple[Flip, ...]
     for part in parts:
         quant, codes = graph.types[part.weight].quant, graph.constants[part.weight]
         assert quant is not None
-        moved = [np.abs(quant.decode(changes(codes, quant.bits, bit))).ravel() for bit in part.bits]
-        grown.append(np.stack(moved, axis=1).ravel())
-        sizes.append(np.repeat(np.abs(quant.decode(codes)).ravel(), len(part.bits)))
+
+        def size(change: Array, quant: Quant = quant, shape: tuple[int, ...] = codes.shape) -> Array:
+            return np.abs(quant.decode(change.reshape(shape))).reshape(change.shape)
+
+        if is_compressed(graph, part.weight):
+            grown.append(_worth(graph, part, (), size).ravel())
+        else:
+            grown.append(np.stack([size(changes(codes, quant.bits, bit)).ravel() for bit in part.bits], axis=1).ravel())
+        held = size(codes).ravel()
+        sizes.append(np.repeat(held if part.places is None else held[list(part.places)], len(part.bits)))
     order = np.lexsort((-np.concatenate(sizes), -np.concatenate(grown)))
     return tuple(flip_at(parts, place) for place in order[:most].tolist())
 

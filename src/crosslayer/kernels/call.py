@@ -62,6 +62,9 @@ class Rows:
         return max(row * self.stride - self.pad, 0)
 
 
+WEIGHTS = ("weight", "mask", "stored")
+"""Fields that hold a layer's weights, which may lie in a memory of their own."""
+
 Fields = Mapping[str, "int | float | Array | Weights | Rescale | Records | Padding"]
 
 

@@ -7,13 +7,24 @@ from crosslayer.core.graph.ops import Transpose
 from crosslayer.core.target import Core
 from crosslayer.kernels.add_table import AddTable
 from crosslayer.kernels.call import Call, Kernel, Rows
+from crosslayer.kernels.conv_sparse import ConvSparse
 from crosslayer.kernels.conv_tile import ConvTile
 from crosslayer.kernels.dense_quad import DenseQuad
+from crosslayer.kernels.dense_sparse import DenseSparse
 from crosslayer.kernels.depthwise_quad import DepthwiseQuad
 from crosslayer.kernels.pool_quad import PoolQuad
 from crosslayer.kernels.softmax_table import SoftmaxTable
 
-KERNELS: tuple[Kernel, ...] = (ConvTile(), DepthwiseQuad(), DenseQuad(), AddTable(), PoolQuad(), SoftmaxTable())
+KERNELS: tuple[Kernel, ...] = (
+    ConvSparse(),
+    DenseSparse(),
+    ConvTile(),
+    DepthwiseQuad(),
+    DenseQuad(),
+    AddTable(),
+    PoolQuad(),
+    SoftmaxTable(),
+)
 
 
 def liked_channels(core: Core) -> int:

@@ -51,14 +51,14 @@ class Prediction:
 
 def predict(graph: Graph, plan: Plan, core: Core) -> Prediction | None:
     """What the firmware of an integer graph takes; None where a core has no costs for the rounding rule, or where the
-    input is streamed, weights are checked, or windows are larger than `LARGEST_TABLE`.
+    input is streamed, weights are checked or fetched, or windows are larger than `LARGEST_TABLE`.
 
     Floats in software take instructions that depend on data: no core without an FPU has costs for the rule `float`.
     """
     rule = Rounding.FLOAT if graph.rounding is Rounding.FLOAT else Rounding.DOUBLE  # units know no other difference
     column = f"{core.value} {rule.value}"
-    costs = _costs().get(column)
-    if costs is None or plan.streamed or plan.check is not None:
+    costs = measured().get(column)
+    if costs is None or plan.streamed or plan.check is not None or plan.fetched:
         return None
     steps, heights = steps_of(graph, plan)
     if max(most_rows(steps), most_taps(steps)) > LARGEST_TABLE:
@@ -94,7 +94,7 @@ def compilers() -> Mapping[str, str]:
 
 
 @cache
-def _costs() -> Mapping[str, Mapping[str, int]]:
+def measured() -> Mapping[str, Mapping[str, int]]:
     """By core and rule: by part, what it takes."""
     columns, _, rows = _table()
     return {column: {name: int(costs[i]) for name, *costs in rows if costs[i]} for i, column in enumerate(columns)}

@@ -10,7 +10,7 @@ from crosslayer.core.graph.operation import Weights
 from crosslayer.core.plan import Plan
 from crosslayer.core.quant import packed_bytes
 from crosslayer.core.target import MemoryKind, Target
-from crosslayer.kernels.call import Records
+from crosslayer.kernels.call import WEIGHTS, Fields, Records
 from crosslayer.kernels.steps import steps_of
 
 CODE_BYTES = 16 * 1024
@@ -26,7 +26,7 @@ def split_weights(graph: Graph, plan: Plan, target: Target) -> dict[str, str]:
     """
     memories = [memory for memory in target.memories if memory.kind is MemoryKind.FLASH]
     fields = {step.name: step.fields for step in steps_of(graph, plan)[0]}
-    sizes = {name: _bytes(given.get("weight", 0)) for name, given in fields.items()}
+    sizes = {name: stored_bytes(given) for name, given in fields.items()}
     others = sum(_bytes(value) for given in fields.values() for value in given.values()) - sum(sizes.values())
     busiest = sorted(sizes, key=lambda name: -graph.macs[name] / max(1, sizes[name]))
     places: dict[str, str] = {}
@@ -46,8 +46,13 @@ def placed_bytes(graph: Graph, plan: Plan) -> Mapping[str, int]:
     for step in steps_of(graph, plan)[0] if plan.weights else ():
         if step.name in plan.weights:
             memory = plan.weights[step.name]
-            found[memory] = found.get(memory, 0) + _bytes(step.fields.get("weight", 0))
+            found[memory] = found.get(memory, 0) + stored_bytes(step.fields)
     return found
+
+
+def stored_bytes(fields: Fields) -> int:
+    """What the weights of a step take in flash."""
+    return sum(_bytes(fields.get(name, 0)) for name in WEIGHTS)
 
 
 def _bytes(value: object) -> int:

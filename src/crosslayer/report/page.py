@@ -10,9 +10,9 @@ from crosslayer.core.files import write_atomic
 from crosslayer.core.sheet import LayerCost, Sheet
 from crosslayer.core.target import MemoryKind
 from crosslayer.report import figures, verdicts
-from crosslayer.report.confusion import MATRIX_CLASSES, class_rows, heat, mistakes
+from crosslayer.report.confusion import MATRIX_CLASSES, class_name, class_rows, heat, mistakes
 from crosslayer.report.memory import memory_map, usages
-from crosslayer.report.pictures import cards, is_bitmap, pairs
+from crosslayer.report.pictures import cards, is_bitmap, pairs, picture
 from crosslayer.report.plots import plot_course, plot_robustness, plot_sensitivity, plot_trajectory, unit_label
 from crosslayer.report.trail import courses, rows, sensitivities, trajectory
 
@@ -81,7 +81,21 @@ def _content(sheet: Sheet) -> dict[str, Any]:
         "cards": cards(sheet),
         "robustness": sheet.robustness,
         "robustness_plot": None if sheet.robustness is None else plot_robustness(sheet.robustness.curve, "robustness"),
-        "pairs": pairs(sheet),
+        "pairs": () if sheet.robustness is None else pairs(sheet.robustness.examples, sheet.classes),
+        **_sticker(sheet),
+    }
+
+
+def _sticker(sheet: Sheet) -> dict[str, Any]:
+    """The sticker, the name of the class that it is to make, and its pictures."""
+    found = sheet.sticker
+    if found is None:
+        return {"sticker": None}
+    return {
+        "sticker": found,
+        "sticker_goal": None if found.target is None else class_name(sheet.classes, found.target),
+        "sticker_picture": picture(found.values, float(found.values.min()), float(found.values.max())),
+        "sticker_pairs": pairs(found.examples, sheet.classes),
     }
 
 

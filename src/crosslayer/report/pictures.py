@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crosslayer.core.robustness import Example
 from crosslayer.core.sheet import Sheet
 from crosslayer.report.confusion import class_name
 
@@ -71,16 +72,15 @@ class Pair:
     called: str
 
 
-def pairs(sheet: Sheet) -> tuple[Pair, ...]:
-    """All examples of the attacks, on one scale."""
-    examples = () if sheet.robustness is None else sheet.robustness.examples
+def pairs(examples: Sequence[Example], classes: Sequence[str]) -> tuple[Pair, ...]:
+    """Examples of attacks, on one scale."""
     lowest, highest = _extremes([values for e in examples for values in (e.values, e.attacked)])
     return tuple(
         Pair(
             sample=picture(example.values, lowest, highest),
             attacked=picture(example.attacked, lowest, highest),
-            label=class_name(sheet.classes, example.label),
-            called=class_name(sheet.classes, example.after),
+            label=class_name(classes, example.label),
+            called=class_name(classes, example.after),
         )
         for example in examples
     )

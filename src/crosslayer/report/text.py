@@ -3,6 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
+from crosslayer.core.audit import Audit
 from crosslayer.core.robustness import Robustness
 from crosslayer.core.score import Score
 from crosslayer.core.sheet import Sheet, Verdict
@@ -50,6 +51,59 @@ def attack_tables(found: Robustness) -> tuple[Table, ...]:
             check.finding,
         )
     return attacks, checks
+
+
+def audit_tables(found: Audit) -> tuple[Table, ...]:
+    """Triggers by class; copies by number of queries; attacks on membership. What they amount to is below each."""
+    return _trigger_table(found), _copies_table(found), _membership_table(found)
+
+
+def _trigger_table(found: Audit) -> Table:
+    scan = found.backdoors
+    flagged = ", ".join(map(str, scan.flagged))
+    claim = (
+        f"class {flagged}: a trigger too small to be chance (index above {scan.limit:g})"
+        if scan.flagged
+        else f"no trigger stands out (index above {scan.limit:g}): no backdoor of a fixed place was found"
+    ) + f"; integers and float network agree on {_share(scan.agreement)} of samples with triggers"
+    table = Table("class", "places", "index", "turned", "in float", box=None, pad_edge=False)
+    table.caption, table.caption_justify = Text(claim), "left"
+    for trigger in scan.triggers:
+        awake = " (by quantization)" if trigger.awakened else ""
+        table.add_row(
+            str(trigger.target),
+            f"{trigger.size:.1f}",
+            f"{trigger.index:.1f}",
+            _share(trigger.turned) + awake,
+            _share(trigger.turned_float),
+        )
+    return table
+
+
+def _copies_table(found: Audit) -> Table:
+    table = Table("answers", "queries", "agreement", box=None, pad_edge=False)
+    claims: list[str] = []
+    for one in found.extraction:
+        for point in one.curve:
+            table.add_row(one.answers, str(point.queries), _share(point.agreement))
+        queries = "not reached" if one.needed is None else f"{one.needed.value:g} ({interval(one.needed) or 'surely'})"
+        claims.append(f"90 % agreement from {one.answers}, {one.inputs}: {queries}")
+    table.caption, table.caption_justify = Text("; ".join(claims)), "left"
+    return table
+
+
+def _membership_table(found: Audit) -> Table:
+    title = f"{found.membership.samples} members; an area of 50 % tells nothing"
+    table = Table("attack", "outputs", "area under the curve", "found at 1 % false", box=None, pad_edge=False)
+    table.caption, table.caption_justify = Text(title), "left"
+    for one in found.membership.attacks:
+        table.add_row(one.attack, one.outputs, _share(one.auc), _share(one.tpr))
+    return table
+
+
+def _share(score: Score) -> str:
+    bounds = interval(score)
+    return amount(score.value, score.unit) + (f" ({bounds})" if bounds else "")
 
 
 def _figure(name: str, score: Score) -> tuple[Text, ...]:
