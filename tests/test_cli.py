@@ -31,6 +31,8 @@ COMMANDS = (
     "verify",
     "attack",
     "certify",
+    "reject",
+    "audit",
     "emulate",
     "report",
     "targets",

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
+from crosslayer.attack.filter import FilterInput, Window
+from crosslayer.attack.levels import QuantizeInput
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
@@ -42,6 +44,8 @@ from crosslayer.fault.protect import ProtectWeights
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.adversarial import TrainRobust
 from crosslayer.learn.certified import TrainCertified
+from crosslayer.learn.noisy import TrainNoisy
+from crosslayer.learn.reject import RejectUnknown
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
@@ -59,6 +63,7 @@ from crosslayer.quantize.ranges import RangeRule
 from crosslayer.simplify.activations import FuseActivations, fuse_activations
 from crosslayer.simplify.integers import SimplifyIntegers
 from crosslayer.simplify.norms import FoldNorms, fold_norms
+from crosslayer.simplify.softmax import DropSoftmax
 from crosslayer.simplify.transposes import FoldTransposes
 from crosslayer.study import STAGES
 from crosslayer.testing.chance import Chance, Seeded, grown
@@ -331,7 +336,12 @@ PROMISES: list[tuple[Stage, Any]] = [
     (Train(epochs=1, batch=32, shift=1, flip=True), lambda: fresh("lenet5")),
     (TrainRobust(epsilon=0.1, epochs=1, batch=32, method=Method.FAST), lambda: fresh("lenet5")),
     (TrainCertified(epsilon=0.1, epochs=1, batch=32, warm=0.3), lambda: fresh("lenet5")),
+    (TrainNoisy(epochs=1, batch=32), lambda: fresh("lenet5")),
     (FineTune(epochs=1, batch=32), lambda: fresh("lenet5")),
+    *((FilterInput(window=window, radius=2), fresh) for window in Window),
+    (QuantizeInput(levels=3), fresh),
+    (QuantizeInput(levels=3, learned=True), fresh),
+    (DropSoftmax(), fresh),
     (
         PruneChannels(step=0.5, tuning=Training(epochs=0), drop=1.0, keep=0.3, patience=2, cost="drop / energy"),
         lambda: fresh("lenet5"),
@@ -361,6 +371,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
     (ProtectWeights(inferences=3, parity=2), planned),
+    (RejectUnknown(), planned),
 ]
 
 

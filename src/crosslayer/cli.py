@@ -338,22 +338,91 @@ def attack(
 @app.command()
 def certify(
     source: DesignSource,
-    budget: Annotated[str, typer.Option(help="linf and a share of the inputs' range, such as linf 8/255.")],
+    budget: Annotated[str, typer.Option(help="linf, or l2 for smoothing, and a share of the inputs' range.")],
     data: Annotated[str, typer.Option(help="A data set; its test split is certified.")],
     samples: Annotated[int | None, typer.Option(min=1, help="The first test samples; all without.")] = None,
+    method: Annotated[str, typer.Option(help="bounds: of the design; smoothing: of its vote over noise.")] = "bounds",
+    noise: Annotated[float, typer.Option(help="Smoothing: standard deviation, a share of the inputs' range.")] = 0.25,
+    draws: Annotated[int, typer.Option(min=1, help="Smoothing: inferences for each sample.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     scale: Scale = 1.0,
     rounding: Rule = "double",
     as_json: Json = False,
 ) -> None:
-    """Prove of an integer design how many samples no change within a budget can turn, by interval bounds."""
+    """Prove of an integer design how many samples no change within a budget can turn: interval bounds, or smoothing."""
     from crosslayer import workbench
     from crosslayer.attack.budget import Budget
     from crosslayer.datasets.catalog import load
+    from crosslayer.evaluate.smoothing import Smoothing
 
+    if method not in ("bounds", "smoothing"):
+        raise InputError(f"--method: '{method}' proves nothing here; write bounds or smoothing")
     allowed = Budget.parse(budget)
+    smoothing = Smoothing(noise=noise, draws=draws) if method == "smoothing" else None
     design, found = _open(source, "stm32f769", rounding), load(data).scaled(scale)
-    score = workbench.certificate(design, found, allowed, samples)
+    score = workbench.certificate(design, found, allowed, samples, smoothing, seed, track)
     _print_figures(f"{source.name} at {allowed}", to_plain(score), as_json)
+
+
+@app.command()
+def reject(
+    source: DesignSource,
+    data: Annotated[str, typer.Option(help="The data set that the design knows; its test split is asked.")],
+    unknown: Annotated[str | None, typer.Option(help="Another data set of such samples, not to be accepted.")] = None,
+    samples: Samples = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    scale: Scale = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Say how well a design with reject-unknown tells the inputs that it knows from others."""
+    from crosslayer import workbench
+    from crosslayer.datasets.catalog import load
+
+    other = None if unknown is None else load(unknown).scaled(scale)
+    own, found = workbench.detected(_open(source, "stm32f769"), load(data).scaled(scale), other, samples, seed)
+    if as_json:
+        _print_json({"accepted": to_plain(own), "unknown": [to_plain(one) for one in found]})
+        return
+    table = Table("unknown inputs", "AUROC", "FPR at 95 % TPR", "accepted", title=f"{own.value:.4g} of {own.note}")
+    for one in found:
+        table.add_row(one.unknown, *(f"{s.value:.4f} ({s.low:.4f} … {s.high:.4f})" for s in one.scores))
+    _output.print(table)
+
+
+@app.command()
+def audit(
+    source: DesignSource,
+    data: Annotated[str, typer.Option(help="The data set that it was trained on.")],
+    float_network: Annotated[
+        Path | None, typer.Option("--float", help="The float network before quantization, to be compared with.")
+    ] = None,
+    queries: Annotated[
+        str,
+        typer.Option(help="What who copies it asks: validation split of the data (own) or of another set, or noise."),
+    ] = "own",
+    samples: Samples = 1000,
+    references: Annotated[int, typer.Option(min=2, help="Networks that calibrate membership; even.")] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    scale: Scale = 1.0,
+    rounding: Rule = "double",
+    as_json: Json = False,
+) -> None:
+    """Audit an integer design: is there a backdoor, how many queries copy it, does it tell what it was trained on."""
+    from crosslayer import workbench
+    from crosslayer.datasets.catalog import load
+    from crosslayer.report.text import audit_tables
+
+    design, found = _open(source, "stm32f769", rounding), load(data).scaled(scale)
+    before = None if float_network is None else _open(float_network, "stm32f769", rounding)
+    asked = None if queries == "noise" else found if queries == "own" else load(queries)
+    result = workbench.audited(design, found, before, asked, samples, references, seed, track)
+    if as_json:
+        _print_json(to_plain(result))
+    else:
+        for table in audit_tables(result):
+            _output.print(table)
+    if result.backdoors.flagged:
+        raise typer.Exit(_FAILS)
 
 
 @app.command()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import final
 
 from crosslayer.attack.budget import Budget
+from crosslayer.attack.sticker import side_of
 from crosslayer.core.bench import Bench, Progress, silent
+from crosslayer.core.codec import suggest
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, save_design
 from crosslayer.core.errors import DesignError, GraphError, InputError
@@ -19,6 +21,7 @@ from crosslayer.core.files import discard, is_partial, sweep_partials, unwritabl
 from crosslayer.core.graph.graph import Graph, verify
 from crosslayer.core.plan import peak_bytes
 from crosslayer.core.quant import Array
+from crosslayer.core.robustness import Robustness, Sticker
 from crosslayer.core.score import Score
 from crosslayer.core.sheet import Sheet, save_sheet, scores_document
 from crosslayer.core.stage import Recipe, Stage, run
@@ -31,10 +34,12 @@ from crosslayer.evaluate.attacked import evaluate_robustness
 from crosslayer.evaluate.firmware import check_fit
 from crosslayer.evaluate.measure import measure
 from crosslayer.evaluate.size import count_scores, rough_scores
+from crosslayer.evaluate.sticker import evaluate_sticker
 from crosslayer.execute import exact
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.adversarial import TrainRobust
 from crosslayer.learn.certified import TrainCertified
+from crosslayer.learn.noisy import TrainNoisy
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
@@ -65,7 +70,7 @@ RECIPE: Recipe = (
 )
 """The default recipe: train, prune, tune, simplify, quantize, simplify what integers show to be constant, plan."""
 
-LEARNING = (Train, TrainRobust, TrainCertified)
+LEARNING = (Train, TrainNoisy, TrainRobust, TrainCertified)
 """The stages from which the float network comes that a design is compared with."""
 
 STUDY = """
@@ -109,6 +114,10 @@ def prepare(study: Study) -> Job:
     recipe = study.recipe if study.recipe is not None else recipe
     if graph.types[graph.outputs[0]].size != len(data.classes):
         raise InputError(f"network '{study.network.source}' is no classifier; {data.name} has classes to be told apart")
+    if study.attack is not None and study.attack.sticker:
+        side_of(Budget.parse(study.attack.sticker), data.shape)
+        if study.attack.target not in ("", *data.classes):
+            raise InputError(f"attack.target: {suggest(study.attack.target, data.classes)}")
     least = math.prod(_least_kept(stage) for stage in recipe)
     order = tuple(node.name for node in graph.nodes)
     needs = {
@@ -225,22 +234,8 @@ def build(
     firmware = work / "firmware"
     emit(design, firmware, data.validation.real(slice(0, 4)))
     figures = measure(design, baseline, data, firmware, emulated=study.samples, executor=execute)
-    scores, robustness = figures.scores, None
-    if study.attack is not None:
-        observe(len(job.recipe), f"attack at {study.attack.budget}", False)
-        robustness, attacked = evaluate_robustness(
-            design.graph,
-            data,
-            Budget.parse(study.attack.budget),
-            firmware,
-            samples=study.attack.samples,
-            effort=study.attack.effort,
-            seed=study.seed,
-            executor=execute,
-            progress=progress,
-        )
-        attacked.save(out / "attacked.safetensors")
-        scores = (*scores, robustness.score)
+    robustness, sticker = under_attack(job, design, firmware, out, progress, observe)
+    scores = (*figures.scores, *(found.score for found in (robustness, sticker) if found is not None))
     found = {score.name: score for score in scores}
     sheet = Sheet(
         title=f"{study.network.source} on {data.name} for {design.target.name}",
@@ -258,6 +253,7 @@ def build(
         study=study_text(study, job.recipe),
         versions=versions(),
         robustness=robustness,
+        sticker=sticker,
     )
     save_design(design, out / "design")
     emit(design, out / "firmware", data.validation.real(slice(0, 4)))
@@ -266,6 +262,44 @@ def build(
     write_report(sheet, out / "report.html")
     write_atomic(out / "scores.json", json.dumps(scores_document(sheet), indent=1, ensure_ascii=False) + "\n")
     return sheet
+
+
+def under_attack(
+    job: Job, design: Design, firmware: Path, out: Path, progress: Progress, observe: Callable[[int, str, bool], None]
+) -> tuple[Robustness | None, Sticker | None]:
+    """What `[attack]` asks for; `out` gets the attacked samples."""
+    plan, seed = job.study.attack, job.study.seed
+    if plan is None:
+        return None, None
+    observe(len(job.recipe), f"attack at {plan.budget}", False)
+    robustness, attacked = evaluate_robustness(
+        design.graph,
+        job.data,
+        Budget.parse(plan.budget),
+        firmware,
+        samples=plan.samples,
+        effort=plan.effort,
+        seed=seed,
+        executor=execute,
+        progress=progress,
+    )
+    attacked.save(out / "attacked.safetensors")
+    if not plan.sticker:
+        return robustness, None
+    observe(len(job.recipe), f"sticker on {plan.sticker}", False)
+    sticker = evaluate_sticker(
+        design.graph,
+        job.data,
+        Budget.parse(plan.sticker),
+        firmware,
+        samples=plan.samples,
+        target=job.data.classes.index(plan.target) if plan.target else None,
+        effort=plan.effort,
+        seed=seed,
+        executor=execute,
+        progress=progress,
+    )
+    return robustness, sticker
 
 
 def execute(graph: Graph, x: Array) -> Array:

@@ -10,7 +10,9 @@ from typing import Any, cast, final
 
 import tomli_w
 
-from crosslayer.attack.budget import Budget, check_set
+from crosslayer.attack.budget import Budget, Norm, check_set
+from crosslayer.attack.filter import FilterInput
+from crosslayer.attack.levels import QuantizeInput
 from crosslayer.core.codec import from_plain, suggest, to_plain
 from crosslayer.core.errors import InputError
 from crosslayer.core.score import Better, Score
@@ -19,8 +21,11 @@ from crosslayer.core.stage import Recipe, Stage, check_parameters
 from crosslayer.fault.protect import ProtectWeights
 from crosslayer.learn.adversarial import TrainRobust
 from crosslayer.learn.certified import TrainCertified
+from crosslayer.learn.noisy import TrainNoisy
+from crosslayer.learn.reject import RejectUnknown
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.plan.arena import PlanArena
+from crosslayer.plan.fetch import FetchWeights
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.search import SearchPruning
 from crosslayer.prune.sensitivity import MeasureSensitivity
@@ -32,10 +37,14 @@ from crosslayer.quantize.mixed import MixedPrecision
 from crosslayer.simplify.activations import FuseActivations
 from crosslayer.simplify.integers import SimplifyIntegers
 from crosslayer.simplify.norms import FoldNorms
+from crosslayer.simplify.softmax import DropSoftmax
 from crosslayer.simplify.transposes import FoldTransposes
 
 STAGES: tuple[type[Stage], ...] = (
+    DropSoftmax,
     Equalize,
+    FetchWeights,
+    FilterInput,
     FineTune,
     FoldNorms,
     FoldTransposes,
@@ -48,10 +57,13 @@ STAGES: tuple[type[Stage], ...] = (
     PruneWeights,
     QuantizeAffine,
     QuantizeAware,
+    QuantizeInput,
+    RejectUnknown,
     SearchPruning,
     SimplifyIntegers,
     Train,
     TrainCertified,
+    TrainNoisy,
     TrainRobust,
 )
 """All stages by which a study file can ask for them; `Stage.name` is how it spells them."""
@@ -108,16 +120,24 @@ class Named:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackPlan:
-    """`[attack]`: the budget, such as `linf 8/255`, how many test samples, and how much stronger than usual."""
+    """`[attack]`: the budget, such as `linf 8/255`, how many test samples, and how much stronger than usual; with
+    `sticker`, such as `patch 0.1`, a sticker too, which makes images the class `target` (none: any wrong one)."""
 
     budget: str
     samples: int = 1000
     effort: int = 1
+    sticker: str = ""
+    target: str = ""
 
     def __post_init__(self) -> None:
         check_parameters(
             (self.samples >= 1, "samples must be at least 1"),
             (self.effort >= 1, "effort must be at least 1"),
+            (not self.target or bool(self.sticker), "target is that of a sticker; give one, or leave target out"),
+            (
+                not self.sticker or Budget.parse(self.sticker).norm is Norm.PATCH,
+                "sticker must be a budget such as 'patch 0.1', the share of the image that it covers",
+            ),
         )
         check_set(Budget.parse(self.budget))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from crosslayer.attack.budget import Budget, Norm, check_set
 from crosslayer.attack.sensor import Sensor
+from crosslayer.core.audit import Audit
 from crosslayer.core.bench import Bench, Progress, silent
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, load_design, save_design, weight_bytes
@@ -27,14 +28,18 @@ from crosslayer.emit.firmware import emit
 from crosslayer.emit.manifest import write_manifest
 from crosslayer.emit.packages import Package, emit_package, library_folder
 from crosslayer.evaluate.attacked import evaluate_robustness
+from crosslayer.evaluate.audit import audit
 from crosslayer.evaluate.certificate import certificate_score
 from crosslayer.evaluate.firmware import Comparison, as_bytes, compare, differing
 from crosslayer.evaluate.litert import KERNELS, Check, check_layers, check_whole
+from crosslayer.evaluate.rejection import Detection, accepted_score, detections, unknown_inputs
+from crosslayer.evaluate.smoothing import Smoothing, smoothing_score
 from crosslayer.execute import exact, reference
 from crosslayer.execute.emulate import Image, runnable_cores
 from crosslayer.execute.native import Native
 from crosslayer.flow import RECIPE, check_samples, execute
 from crosslayer.hardware.catalogue import load_target
+from crosslayer.kernels.storage import flash_bytes
 from crosslayer.plan.arena import PlanArena, plan_arena
 from crosslayer.plan.weights import split_weights
 from crosslayer.read.network import SUFFIXES, read_network
@@ -97,8 +102,8 @@ def epsilon(budget: Budget) -> float:
 def quantization_figures(before: Design, after: Design, data: Dataset) -> dict[str, float]:
     """Accuracy of both on the test split, if they classify it, and the bytes of their weights and biases."""
     figures: dict[str, float] = {
-        "weights_bytes": weight_bytes(after.graph),
-        "saving": weight_bytes(before.graph) / weight_bytes(after.graph),
+        "weights_bytes": flash_bytes(after.graph),
+        "saving": weight_bytes(before.graph) / flash_bytes(after.graph),
     }
     if before.graph.types[before.graph.outputs[0]].size == len(data.classes):
         bench = Bench(data=data, seed=0, executor=execute)
@@ -154,7 +159,7 @@ def write_firmware(design: Design, out: Path, package: Package, x: Array, *, ver
         "out": str(out),
         "package": package.value,
         "macs": sum(design.graph.macs.values()),
-        "weights": weight_bytes(design.graph),
+        "weights": flash_bytes(design.graph),
         "arena": 0 if design.plan is None else design.plan.arena_bytes,
     }
     if verify:
@@ -228,13 +233,74 @@ def attacked(
     return found
 
 
-def certificate(design: Design, data: Dataset, budget: Budget, samples: int | None) -> Score:
-    """The share of the first test samples (all for None) whose label an integer design provably keeps.
+def certificate(
+    design: Design,
+    data: Dataset,
+    budget: Budget,
+    samples: int | None,
+    smoothing: Smoothing | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Score:
+    """The share of the first test samples (all for None) whose label an integer design, or with `smoothing` its vote
+    over noise, provably keeps.
 
-    Raises `InputError` for a float design, another norm than linf, and data of another shape.
+    Raises `InputError` for a float design, another norm than linf (`smoothing`: l2), and data of another shape.
     """
     check_samples(design.graph, data)
-    return certificate_score(design.graph, data.test.take(slice(0, samples)), budget, Sensor.of(data.train))
+    part, sensor = data.test.take(slice(0, samples)), Sensor.of(data.train)
+    if smoothing is None:
+        return certificate_score(design.graph, part, budget, sensor)
+    return smoothing_score(design.graph, part, budget, sensor, smoothing, execute, seed=seed, progress=progress)
+
+
+def detected(
+    design: Design, data: Dataset, unknown: Dataset | None, samples: int, seed: int
+) -> tuple[Score, tuple[Detection, ...]]:
+    """The share of the first test samples that a design accepts, and how it tells them from noise, constant images and
+    the test samples of `unknown`. Raises `InputError` for a design without rejection and data of another shape."""
+    part, sensor = data.test.take(slice(0, samples)), Sensor.of(data.train)
+    for each in (data, unknown):
+        if each is not None:
+            check_samples(design.graph, each)
+    others = unknown_inputs(sensor, data.shape, samples, np.random.default_rng(seed))
+    if unknown is not None:
+        others[unknown.name] = unknown.test.real(slice(0, samples))
+    return accepted_score(design, part, execute), detections(design, part, others, execute)
+
+
+def audited(
+    design: Design,
+    data: Dataset,
+    before: Design | None,
+    queries: Dataset | None,
+    samples: int,
+    references: int,
+    seed: int,
+    progress: Progress,
+) -> Audit:
+    """All audits of an integer design that was trained on `data`; see `evaluate/audit.py`.
+
+    Raises `InputError` for a float design, data of another shape or task, or a `before` that is no such float network.
+    """
+    design = ready(design)
+    for graph in (design.graph, *([] if before is None else [before.graph])):
+        check_samples(graph, data)
+        if graph.types[graph.outputs[0]].size != len(data.classes):
+            raise InputError(f"the design tells other classes apart than the {len(data.classes)} of {data.name}")
+    if before is not None and before.graph.is_integer:
+        raise InputError("the network before quantization has integers already; give the float one")
+    return audit(
+        design.graph,
+        data,
+        queries,
+        execute,
+        before=None if before is None else before.graph,
+        samples=samples,
+        references=references,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _emulated(image: Image, samples: int, codes: Array) -> Array:

@@ -131,8 +131,8 @@ def stickers(data: Dataset, seed: int, work: Path) -> tuple[list[str], Sticker]:
             f"A sticker on {100 * budget.size:.0f} % of the image, turned by up to {scene.degrees:g} degrees, of "
             f"{100 * scene.scale:.0f} to 100 % of its size, in light of ±{100 * scene.light:.0f} %, anywhere: of "
             f"{found.replayed} test images of other classes that were right, each with the sticker put once, "
-            f"{rates[0]} are called {GOAL} by the C; {rates[1]} with a sticker of noise. {found.differing} bytes of the "
-            "C differ from the executor's."
+            f"{rates[0]} are called {GOAL} by the C; {rates[1]} with a sticker of noise. {found.differing} bytes "
+            "differ from the executor's."
         )
     return lines, made[-1]
 

@@ -7,6 +7,7 @@ from typing import final
 
 from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.graph import Graph
+from crosslayer.core.rejection import Rejection
 
 _NONE: Mapping[str, int] = MappingProxyType({})
 NO_LEADS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
@@ -72,6 +73,10 @@ class Plan:
     """Nodes whose weights lie in another flash memory of the target than the first, and its name."""
     check: WeightCheck | None = None
     """How the constants in flash are checked; None if they are not."""
+    fetched: int = 0
+    """Bytes in which the constants of a turn lie once they are fetched; 0 if they are read where they lie."""
+    rejection: Rejection | None = None
+    """When the firmware says that it does not know an input; None if it never does."""
 
     def by_rows(self, turn: tuple[str, ...]) -> bool:
         """Whether a turn makes single rows as it can, rather than each value at once."""
@@ -93,9 +98,9 @@ def storage(graph: Graph, name: str) -> str:
     return name
 
 
-SCRATCH, MADE, CHECKED = ":scratch", ":made", ":checked"
-"""What an offset's name ends with that is no value: working memory of a turn, rows made of each value, and where the
-next check of the constants begins."""
+SCRATCH, MADE, CHECKED, FETCHED = ":scratch", ":made", ":checked", ":fetched"
+"""What an offset's name ends with that is no value: working memory of a turn, rows made of each value, where the next
+check of the constants begins, and fetched constants."""
 
 
 def intervals(
@@ -154,6 +159,8 @@ def check_plan(graph: Graph, plan: Plan) -> Plan:
     spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
     if plan.check is not None and plan.check.inferences > 1:
         spans = (*spans, Interval(name=CHECKED, bytes=WORD, born=0, dies=len(plan.turns)))
+    if plan.fetched:
+        spans = (*spans, Interval(name=FETCHED, bytes=plan.fetched, born=0, dies=len(plan.turns)))
     for i, a in enumerate(spans):
         start = plan.offsets.get(a.name, -1)
         if start < 0 or start % WORD or start + a.bytes > plan.arena_bytes:

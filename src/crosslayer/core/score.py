@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import final
+
+import numpy as np
 
 
 class Origin(StrEnum):
@@ -69,3 +72,26 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     low = 0.0 if hits == 0 else (centre - half) / scale  # at the ends the bound is exact, its rounding is not
     high = 1.0 if hits == trials else (centre + half) / scale
     return low, high
+
+
+@lru_cache(maxsize=4096)
+def clopper_pearson(hits: int, trials: int, alpha: float) -> float:
+    """The exact lower bound of a share: it lies above the true one with a probability of at most `alpha`
+    (Clopper & Pearson 1934, Biometrika 26:404).
+
+    >>> clopper_pearson(100, 100, 0.05) == 0.05 ** (1 / 100)
+    True
+    """
+    if hits in (0, trials):
+        return 0.0 if hits == 0 else alpha ** (1 / trials)
+    counts = np.arange(hits, trials + 1)
+    sizes = np.array([math.lgamma(k + 1) + math.lgamma(trials - k + 1) for k in counts.tolist()])
+    ways = math.lgamma(trials + 1) - sizes
+    low, high = 0.0, 1.0
+    for _ in range(60):  # P(at least so many hits) rises with the share
+        middle = (low + high) / 2
+        if np.exp(ways + counts * math.log(middle) + (trials - counts) * math.log1p(-middle)).sum() > alpha:
+            high = middle
+        else:
+            low = middle
+    return low

@@ -17,12 +17,13 @@ from crosslayer.core.files import folder_atomic
 from crosslayer.core.fixed import Rescale, Rounding
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.operation import TensorType, Weights
-from crosslayer.core.plan import MADE, SCRATCH, Plan, reciprocal, storage
+from crosslayer.core.plan import FETCHED, MADE, SCRATCH, Plan, reciprocal, storage
 from crosslayer.core.quant import Array
 from crosslayer.emit.checks import Table, check_content, in_words
 from crosslayer.emit.literals import array, identifier, number
 from crosslayer.execute import reference
-from crosslayer.kernels.call import Padding, Records
+from crosslayer.kernels.call import WEIGHTS, Padding, Records
+from crosslayer.kernels.fetch import fetched_places
 from crosslayer.kernels.steps import Step, most_rows, most_taps, steps_of
 from crosslayer.kernels.weight_check import words_of
 
@@ -41,6 +42,8 @@ class StepText:
     fields: Mapping[str, str]
     arguments: str
     scratch: int
+    fetched: Mapping[str, int] | None
+    """By table the offset from the scratch memory at which it is fetched; None if constants are read where they lie."""
 
 
 def emit(design: Design, folder: Path, samples: Array) -> None:
@@ -64,6 +67,7 @@ def emit(design: Design, folder: Path, samples: Array) -> None:
     inputs = reference.encode_input(graph, samples)
     kernels = resources.files("crosslayer.kernels")
     used = (content["runner"], *content["kernels"], *([] if content["check"] is None else content["check"]["kernels"]))
+    used = used if plan.rejection is None else (*used, "accept")
     with folder_atomic(folder) as scratch:
         (scratch / "kernels").mkdir()
         for name in sorted(_with_includes(kernels, {"run.c", *(f"{name}.h" for name in used)})):
@@ -92,7 +96,7 @@ def call_label(position: int, name: str) -> str:
     return f"n{position}_{identifier(name)}"
 
 
-def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
+def _text(graph: Graph, plan: Plan, step: Step, places: Mapping[str, int]) -> StepText:
     node = graph.producers[step.name]
     label = call_label(plan.order.index(step.name), step.name)
     memory = plan.weights.get(step.name, "")
@@ -100,15 +104,22 @@ def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
     tables: list[str] = []
     constants: list[Table] = []
     fields: dict[str, str] = {}
+    scratch = plan.offsets.get(f"{first}{SCRATCH}", 0)
+    fetched = {f"{label}_{name}": plan.offsets[FETCHED] - scratch + at for name, at in places.items()}
     for name, given in step.fields.items():
         value = given if plan.check is None else in_words(given)
         if isinstance(value, (np.ndarray, Weights, Rescale, Records)):
             read_so = step.unit is not None or plan.check is not None
             words = read_so and isinstance(value, np.ndarray) and value.itemsize < 4
-            place = f" {_macro(memory)}" if memory and name == "weight" else ""
-            tables.append(("CL_WORDS " if words else "") + array(f"{label}_{name}", value, place))
-            constants.append((f"{label}_{name}", words_of(value)))
-            fields[name] = f"{label}_{name}"
+            place = f" {_macro(memory)}" if memory and name in WEIGHTS else ""
+            table = f"{label}_{name}"
+            if fetched:
+                tables.append("MODEL_BLOCKS " + array(table, value, place or " MODEL_CONSTANTS"))
+                fields[name] = f"(const void *)(fetched + {fetched[table]})"
+            else:
+                tables.append(("CL_WORDS " if words else "") + array(table, value, place))
+                fields[name] = table
+            constants.append((table, words_of(value)))
         elif isinstance(value, Padding):
             fields[name] = _padding(value.code)
         else:
@@ -120,8 +131,9 @@ def _text(graph: Graph, plan: Plan, step: Step) -> StepText:
         tables=tuple(tables),
         constants=tuple(constants),
         fields=fields,
-        arguments=", ".join([f"&{label}", *([given] if step.inputs else []), "y"]),
-        scratch=plan.offsets.get(f"{first}{SCRATCH}", 0),
+        arguments=", ".join([f"&{'given' if fetched else label}", *([given] if step.inputs else []), "y"]),
+        scratch=scratch,
+        fetched=fetched or None,
     )
 
 
@@ -172,7 +184,8 @@ def _context(design: Design, plan: Plan) -> dict[str, Any]:
     graph = design.graph
     steps, _ = steps_of(graph, plan)
     source, result = graph.inputs[0], graph.outputs[0]
-    texts = [_text(graph, plan, step) for step in steps]
+    places = fetched_places(steps, plan)[0] if plan.fetched else {}
+    texts = [_text(graph, plan, step, places.get(step.name, {})) for step in steps]
     return {
         "target": re.sub(r"[^\w .,()+-]", " ", design.target.title),
         "rounding": graph.rounding.value,
@@ -187,9 +200,11 @@ def _context(design: Design, plan: Plan) -> dict[str, Any]:
         "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
         "steps": texts,
         "check": check_content(plan, [table for text in texts for table in text.constants], graph.types[result]),
+        "rejection": plan.rejection,
         "values": _values(graph, plan),
         "made": plan.offsets.get(MADE, 0),
         "arena_bytes": plan.arena_bytes,
+        "fetched": plan.fetched,
         "macs": sum(graph.macs.values()),
         "ports": [
             {

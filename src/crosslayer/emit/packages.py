@@ -94,6 +94,7 @@ def emit_package(design: Design, folder: Path, samples: Array, package: Package)
             "sources": [str(path.relative_to(library).as_posix()) for path in sorted(library.rglob("*.c"))],
             "arena_bytes": 0 if design.plan is None else design.plan.arena_bytes,
             "streamed": design.plan is not None and design.plan.streamed,
+            "fetched": design.plan is not None and design.plan.fetched,
         }
         for path, template in layout.files.items():
             file = scratch / path.format(name=name)

@@ -119,6 +119,18 @@ def adversarial_loss(module: Trained, adversary: Adversary, reach: Reach) -> Los
     return loss
 
 
+def noisy_loss(module: Trained, reach: Reach) -> Loss:
+    """Cross-entropy of samples in Gaussian noise of standard deviation `reach.epsilon`, clipped to the range."""
+    check_classifier(module.graph)
+    logits = logits_of(module.graph)
+
+    def loss(x: Tensor, y: Tensor, done: float, rng: np.random.Generator) -> Tensor:
+        noise = np.float32(reach.epsilon) * rng.standard_normal(tuple(x.shape), np.float32)
+        return F.cross_entropy(module((x + torch.from_numpy(noise)).clip(reach.low, reach.high), upto=logits), y)
+
+    return loss
+
+
 def attackable(module: Trained) -> Linearized:
     """The network that a module is at present, as attacks see it: of one that learns for integers, the integers."""
     return Linearized(module.convert() if isinstance(module, StraightThrough) else from_torch(module))

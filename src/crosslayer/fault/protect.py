@@ -44,6 +44,8 @@ class ProtectWeights(Stage):
             raise GraphError("only planned integer designs can be protected; put this stage after plan-arena")
         if plan.check is not None:
             raise GraphError("the design is protected already; leave the second protect-weights out")
+        if plan.fetched:
+            raise GraphError("fetch-weights hides the constants from a check; leave it or protect-weights out")
         tables = checked_tables(steps_of(graph, plan)[0])
         count = len(groups(tables))
         if not count:

@@ -4,6 +4,19 @@
 
 #include "model.h"
 
+#ifdef MODEL_FETCHED_BYTES
+/* How constants are fetched, if not copied. */
+void (*crosslayer_fetch)(void *to, const void *from, size_t bytes) = NULL;
+
+void model_fetch(void *to, const void *from, size_t bytes) {
+    if (crosslayer_fetch != NULL) {
+        crosslayer_fetch(to, from, bytes);
+    } else {
+        memcpy(to, from, bytes);
+    }
+}
+#endif
+
 static int feed(void *arena, const uint8_t *sample) {
 #ifdef MODEL_ROWS
     const int status = model_begin(arena);
