@@ -18,7 +18,7 @@ run: $(READY) ## the main job: digits, LeNet-5, stm32f769; results in runs/defau
 	$(BIN)/crosslayer run --out runs/default
 
 test: $(READY) ## all tests but the slow ones
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
 check: $(READY) ## style, types and layers
 	$(BIN)/ruff check .

@@ -97,7 +97,7 @@ def test_a_run_prints_one_object_and_tells_its_progress_on_stderr(study: Path, f
     assert verdict["holds"] is True
     lines = finished.err.splitlines()
     assert [line.split()[0] for line in lines if line[:1].isdigit()] == [f"{i}/6" for i in range(1, 7)]
-    assert lines[0] == "1/6 train(epochs=1, batch=128, rate=0.002, decay=0.0001, shift=0, flip=false)"
+    assert lines[0] == "1/6 train(epochs=1, batch=128, rate=0.002, decay=0.0001, shift=0, flip=false, bfloat16=false)"
 
 
 def test_scores_have_this_form(study: Path, finished: Answer) -> None:

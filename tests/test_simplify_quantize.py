@@ -49,6 +49,7 @@ from crosslayer.learn.reject import RejectUnknown
 from crosslayer.learn.train import FineTune, Train
 from crosslayer.networks.zoo import network
 from crosslayer.plan.arena import PlanArena
+from crosslayer.plan.fetch import FetchWeights
 from crosslayer.prune.channels import PruneChannels
 from crosslayer.prune.importance import Importance
 from crosslayer.prune.search import SearchPruning
@@ -371,6 +372,7 @@ PROMISES: list[tuple[Stage, Any]] = [
     (PlanArena(), whole_design),
     (PlanArena(order_states=1, offset_steps=0), fresh),
     (ProtectWeights(inferences=3, parity=2), planned),
+    (FetchWeights(), planned),
     (RejectUnknown(), planned),
 ]
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosslayer.core.design import weight_bytes
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.graph.edit import rewire, without_unused
 from crosslayer.core.graph.graph import Graph
@@ -19,6 +18,7 @@ from crosslayer.hardware.cycles import latency
 from crosslayer.hardware.energy import energy
 from crosslayer.hardware.macs import INSTRUCTIONS_PER_MAC
 from crosslayer.kernels.counts import predict
+from crosslayer.kernels.storage import flash_bytes
 
 _CODE = Quant(bits=8, scale=(1 / 16,))  # any: costs depend on shapes alone
 
@@ -47,7 +47,7 @@ def _amount(name: str, graph: Graph, whole: Graph, target: Target) -> float:
         case "macs":
             return sum(graph.macs.values())
         case "weights_bytes":
-            return weight_bytes(whole)
+            return flash_bytes(whole)
         case "ram":
             return peak_bytes(whole, tuple(node.name for node in whole.nodes))
         case "latency":
@@ -60,7 +60,7 @@ def _amount(name: str, graph: Graph, whole: Graph, target: Target) -> float:
 
 
 def outline(graph: Graph) -> Graph:
-    """A float network's int8 form as far as costs depend on it: its shapes, with zeros for weights.
+    """A float network's int8 form as far as costs depend on it: its shapes, with ones for weights that are not zero.
 
     Normalizations and rectifiers are taken to be folded into the layer before them.
     """
@@ -76,7 +76,11 @@ def outline(graph: Graph) -> Graph:
             codes |= {node.inputs[1]: taps, node.inputs[2]: bias_code(_CODE, taps)}
         codes[node.name] = node.op.code([codes[n] for n in slim.activations(node)], shapes) or _CODE
     types = {name: TensorType(shape=kind.shape, quant=codes[name]) for name, kind in slim.types.items()}
-    constants: dict[str, Array] = {n: np.zeros(types[n].shape, codes[n].dtype) for n in slim.constants}
+    weights = {node.inputs[1] for node in slim.nodes if node.op.channel_axis is not None}
+    constants: dict[str, Array] = {
+        n: ((value != 0) if n in weights else np.zeros(value.shape)).astype(codes[n].dtype)
+        for n, value in slim.constants.items()
+    }
     return replace(slim, types=types, constants=constants)
 
 
