@@ -75,6 +75,21 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4096)
+def share_score(name: str, hits: int, trials: int, better: Better, note: str) -> Score:
+    """A measured share with its 95 % Wilson interval over the trials, of which there is at least one."""
+    low, high = wilson(hits, trials)
+    return Score(
+        name=name,
+        value=hits / trials,
+        unit="1",
+        low=low,
+        high=high,
+        better=better,
+        origin=Origin.MEASURED,
+        note=note,
+    )
+
+
 def clopper_pearson(hits: int, trials: int, alpha: float) -> float:
     """The exact lower bound of a share: it lies above the true one with a probability of at most `alpha`
     (Clopper & Pearson 1934, Biometrika 26:404).

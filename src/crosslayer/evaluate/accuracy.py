@@ -6,7 +6,7 @@ import numpy.typing as npt
 from crosslayer.core.bench import Executor
 from crosslayer.core.dataset import Split
 from crosslayer.core.graph.graph import Graph
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Score, share_score
 
 Labels = npt.NDArray[np.int64]
 
@@ -19,17 +19,7 @@ def predict(graph: Graph, split: Split, executor: Executor) -> Labels:
 def accuracy_score(name: str, predicted: Labels, labels: Labels, note: str) -> Score:
     """The share of right predictions with its 95 % Wilson interval over samples."""
     hits = int((predicted == labels).sum())
-    low, high = wilson(hits, len(labels))
-    return Score(
-        name=name,
-        value=hits / len(labels),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.HIGHER,
-        origin=Origin.MEASURED,
-        note=f"{note}; {len(labels)} samples",
-    )
+    return share_score(name, hits, len(labels), Better.HIGHER, f"{note}; {len(labels)} samples")
 
 
 def confusion(predicted: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:

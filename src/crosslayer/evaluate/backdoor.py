@@ -13,7 +13,7 @@ from crosslayer.core.audit import Backdoors, ClassTrigger
 from crosslayer.core.bench import Progress, silent
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Score, share_score
 
 LIMIT = 2.0
 """Deviations below the median from which on a trigger is too small to be chance: the paper's."""
@@ -68,19 +68,10 @@ def scan(
                 index=float(index[trigger.target]),
             )
         )
-    low, high = wilson(alike, tried)
+    note = f"integers and float network, {tried} samples with triggers"
     return Backdoors(
         triggers=tuple(found),
-        agreement=Score(
-            name="trigger_agreement",
-            value=alike / tried,
-            unit="1",
-            low=low,
-            high=high,
-            better=Better.HIGHER,
-            origin=Origin.MEASURED,
-            note=f"integers and float network, {tried} samples with triggers",
-        ),
+        agreement=share_score("trigger_agreement", alike, tried, Better.HIGHER, note),
         flagged=tuple(t.target for t in found if _is_planted(t, triggers[t.target], search)),
         limit=LIMIT,
     )
@@ -107,14 +98,6 @@ def _is_planted(found: ClassTrigger, trigger: Trigger, search: TriggerSearch) ->
 
 def _turned(name: str, turned: Array, what: str) -> Score:
     hits = int(turned.sum())
-    low, high = wilson(hits, len(turned))
-    return Score(
-        name=name,
-        value=hits / len(turned),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.LOWER,
-        origin=Origin.MEASURED,
-        note=f"{what}, {len(turned)} samples that the trigger was not made from",
+    return share_score(
+        name, hits, len(turned), Better.LOWER, f"{what}, {len(turned)} samples that the trigger was not made from"
     )

@@ -11,7 +11,7 @@ from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Softmax
 from crosslayer.core.graph.outputs import logits_of
 from crosslayer.core.quant import Array
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Score, share_score
 from crosslayer.execute.intervals import Bounds, bounds_between
 
 _BATCH = 64
@@ -27,16 +27,12 @@ def certificate_score(graph: Graph, split: Split, budget: Budget, sensor: Sensor
     """The share of a split's samples that `certified` proves, with its 95 % Wilson interval over samples."""
     proved = certified(graph, split, budget, sensor)
     hits = int(proved.sum())
-    low, high = wilson(hits, len(proved))
-    return Score(
-        name="certified_accuracy",
-        value=hits / len(proved),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.HIGHER,
-        origin=Origin.MEASURED,
-        note=f"certified on the integers that ship: {budget}, interval bounds of the logits; {len(proved)} samples",
+    return share_score(
+        "certified_accuracy",
+        hits,
+        len(proved),
+        Better.HIGHER,
+        f"certified on the integers that ship: {budget}, interval bounds of the logits; {len(proved)} samples",
     )
 
 

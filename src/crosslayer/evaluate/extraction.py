@@ -15,7 +15,7 @@ from crosslayer.core.bench import Executor, Progress, silent
 from crosslayer.core.errors import InputError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Origin, Score, share_score
 from crosslayer.evaluate.substitute import fresh, one_hot, taught
 
 WANTED = 0.9
@@ -95,17 +95,5 @@ def _told(logits: Array, answers: Answers) -> Array:
 
 
 def _imitation(queries: int, hits: int, samples: int) -> Imitation:
-    low, high = wilson(hits, samples)
-    return Imitation(
-        queries=queries,
-        agreement=Score(
-            name="agreement",
-            value=hits / samples,
-            unit="1",
-            low=low,
-            high=high,
-            better=Better.LOWER,
-            origin=Origin.MEASURED,
-            note=f"copy and design call alike; {samples} test samples",
-        ),
-    )
+    note = f"copy and design call alike; {samples} test samples"
+    return Imitation(queries=queries, agreement=share_score("agreement", hits, samples, Better.LOWER, note))

@@ -16,7 +16,7 @@ from crosslayer.core.audit import Membership, MembershipAttack
 from crosslayer.core.bench import Executor, Progress, silent
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Origin, Score, share_score
 from crosslayer.core.stage import check_parameters
 from crosslayer.evaluate.rejection import auroc
 from crosslayer.evaluate.substitute import fresh, one_hot, taught
@@ -106,17 +106,8 @@ def tpr(members: _Floats, others: _Floats) -> Score:
     """
     threshold = np.sort(others)[::-1][int(FALSE * len(others))]
     hits = int((members > threshold).sum())
-    low, high = wilson(hits, len(members))
-    return Score(
-        name="membership_tpr",
-        value=hits / len(members),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.LOWER,
-        origin=Origin.MEASURED,
-        note=f"at most {FALSE:.0%} of {len(others)} others are taken for members",
-    )
+    note = f"at most {FALSE:.0%} of {len(others)} others are taken for members"
+    return share_score("membership_tpr", hits, len(members), Better.LOWER, note)
 
 
 def _sureness(victim: Victim, x: Array, labels: Array) -> _Floats:

@@ -13,7 +13,7 @@ from crosslayer.core.design import Design
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
 from crosslayer.core.rejection import Rejection, statistics
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Origin, Score, share_score
 
 _Z = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 
@@ -49,7 +49,7 @@ def rejection_of(design: Design) -> Rejection:
 def accepted_score(design: Design, split: Split, executor: Executor) -> Score:
     """The share of a split's samples that the design accepts, with its 95 % Wilson interval."""
     kept = rejection_of(design).accepts(executor(design.graph, split.real()))
-    return _share("accepted", int(kept.sum()), len(kept), Better.HIGHER, f"known inputs, {len(kept)} samples")
+    return share_score("accepted", int(kept.sum()), len(kept), Better.HIGHER, f"known inputs, {len(kept)} samples")
 
 
 def detections(design: Design, known: Split, unknown: Mapping[str, Array], executor: Executor) -> tuple[Detection, ...]:
@@ -87,8 +87,8 @@ def _detection(name: str, known: Array, unknown: Array, threshold: int) -> Detec
             origin=Origin.MEASURED,
             note=f"{what}, against {len(known)} known ones",
         ),
-        fpr95=_share("fpr95", int((unknown >= strict).sum()), count, Better.LOWER, what),
-        accepted=_share("accepted_unknown", int((unknown >= threshold).sum()), count, Better.LOWER, what),
+        fpr95=share_score("fpr95", int((unknown >= strict).sum()), count, Better.LOWER, what),
+        accepted=share_score("accepted_unknown", int((unknown >= threshold).sum()), count, Better.LOWER, what),
     )
 
 
@@ -116,10 +116,3 @@ def auroc(known: Array, unknown: Array) -> tuple[float, float, float]:
         return inside
 
     return area, end(0.0), end(1.0)
-
-
-def _share(name: str, hits: int, count: int, better: Better, note: str) -> Score:
-    low, high = wilson(hits, count)
-    return Score(
-        name=name, value=hits / count, unit="1", low=low, high=high, better=better, origin=Origin.MEASURED, note=note
-    )

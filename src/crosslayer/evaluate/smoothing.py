@@ -28,7 +28,7 @@ from crosslayer.core.dataset import Split
 from crosslayer.core.errors import InputError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
-from crosslayer.core.score import Better, Origin, Score, clopper_pearson, wilson
+from crosslayer.core.score import Better, Score, clopper_pearson, share_score
 from crosslayer.core.stage import check_parameters
 from crosslayer.evaluate.certificate import SLACK
 
@@ -84,16 +84,12 @@ def smoothing_score(
         raise InputError(f"smoothing certifies {Norm.L2} budgets, not {budget.norm}; choose such a budget")
     found = smooth(graph, split.real(), sensor, smoothing, executor, seed=seed, progress=progress)
     hits = int(((found.classes == split.labels) & (found.radii > budget.size + SLACK)).sum())
-    low, high = wilson(hits, len(split))
-    return Score(
-        name="certified_accuracy",
-        value=hits / len(split),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.HIGHER,
-        origin=Origin.MEASURED,
-        note=f"of the vote over noise of {smoothing.noise:g}, on the integers that ship: {budget}, each sample with a "
+    return share_score(
+        "certified_accuracy",
+        hits,
+        len(split),
+        Better.HIGHER,
+        f"of the vote over noise of {smoothing.noise:g}, on the integers that ship: {budget}, each sample with a "
         f"confidence of {100 * (1 - smoothing.alpha):g} % from {smoothing.draws} draws; {len(split)} samples, "
         f"{int((found.classes == ABSTAINS).sum())} of them undecided",
     )

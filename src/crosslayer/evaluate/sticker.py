@@ -15,7 +15,7 @@ from crosslayer.core.errors import InputError
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
 from crosslayer.core.robustness import Example, Sticker
-from crosslayer.core.score import Better, Origin, Score, wilson
+from crosslayer.core.score import Better, Score, share_score
 from crosslayer.evaluate.firmware import as_bytes, differing
 from crosslayer.execute import reference
 from crosslayer.execute.native import Native
@@ -103,14 +103,10 @@ def _counting(victim: Victim, split: Split, most: int, target: int | None, seed:
 
 
 def _score(name: str, hits: Array, what: str) -> Score:
-    low, high = wilson(int(hits.sum()), len(hits))
-    return Score(
-        name=name,
-        value=float(hits.mean()),
-        unit="1",
-        low=low,
-        high=high,
-        better=Better.LOWER,
-        origin=Origin.MEASURED,
-        note=f"{what}, put once at random on each of {len(hits)} images that were right",
+    return share_score(
+        name,
+        int(hits.sum()),
+        len(hits),
+        Better.LOWER,
+        f"{what}, put once at random on each of {len(hits)} images that were right",
     )

@@ -14,7 +14,7 @@ class Training:
 
     `shift` moves images by up to that many pixels and `flip` mirrors them, at random, where images are trained on.
     With `bfloat16`, layers multiply numbers of eight significant bits and add them up as float32; weights, statistics
-    and the loss stay float32. That is 2 to 4 times faster where the processor has instructions for it, and slower
+    and the loss stay float32. That is up to 3 times faster where the processor has instructions for it, and slower
     elsewhere.
 
     `distill` is the share of the loss that compares with a teacher's logits, both divided by `temperature` (Hinton et
