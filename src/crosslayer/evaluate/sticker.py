@@ -94,8 +94,10 @@ def evaluate_sticker(
 def _counting(victim: Victim, split: Split, most: int, target: int | None, seed: int) -> tuple[Array, Array]:
     """Random samples of a split that are right and not of the target's class, as shares of the range; their labels."""
     rows = np.random.default_rng(seed).permutation(len(split))
-    rows = rows[split.labels[rows] != -1 if target is None else split.labels[rows] != target]
-    x, labels = victim.sensor.shares(split.real(rows[: 4 * most])), split.labels[rows[: 4 * most]]
+    if target is not None:
+        rows = rows[split.labels[rows] != target]
+    rows = rows[: 4 * most]  # enough of them are right
+    x, labels = victim.sensor.shares(split.real(rows)), split.labels[rows]
     right = np.flatnonzero(~victim.fooled(x, labels))[:most]
     if not len(right):
         raise InputError("no image of another class is right without a sticker; train the network first")
