@@ -334,9 +334,8 @@ def test_help_loads_no_noun() -> None:
         text=True,
         check=True,
     )
-    assert set(done.stderr.split()) <= {
-        *("crosslayer", "crosslayer.cli", "crosslayer.core", "crosslayer.core.codec", "crosslayer.core.errors")
-    }
+    others = {name for name in done.stderr.split() if not name.startswith("crosslayer.cli")}
+    assert others <= {"crosslayer", "crosslayer.core", "crosslayer.core.codec", "crosslayer.core.errors"}
 
 
 def test_ctrl_c_ends_a_run_with_status_130_and_one_line(tmp_path: Path) -> None:
