@@ -34,7 +34,7 @@ STUDY = TINY.replace("epochs = 1", "epochs = 12").replace(
 
 def few(budget: Budget, classes: int, effort: int = 1) -> tuple[Trial, ...]:
     """The set without what takes long."""
-    names = ("noise", "fgsm gated", "pgd gated ce", "apgd ce", "transfer")
+    names = ("noise", "fgsm gated", "pgd gated ce", "apgd leaky ce", "transfer")
     return tuple(trial for trial in attack_set(budget, classes, effort) if trial.name in names)
 
 

@@ -77,12 +77,15 @@ def attack_set(budget: Budget, classes: int, effort: int = 1) -> tuple[Trial, ..
             for surrogate in Surrogate
         ),
         *slopes,
-        Trial(
-            name="apgd ce",
-            attack=Apgd(steps=50 * effort, loss=Loss.CE),
-            knowledge=Knowledge.SLOPES,
+        *(
+            Trial(
+                name=f"apgd {surrogate} {loss}",
+                attack=Apgd(steps=50 * effort, loss=loss, surrogate=surrogate),
+                knowledge=Knowledge.SLOPES,
+            )
+            for surrogate in (Surrogate.GATED, Surrogate.LEAKY)
+            for loss in (Loss.CE, ratio)
         ),
-        Trial(name=f"apgd {ratio}", attack=Apgd(steps=50 * effort, loss=ratio), knowledge=Knowledge.SLOPES),
         Trial(name="fab", attack=Fab(steps=20 * effort), knowledge=Knowledge.SLOPES, most=200 * effort),
         Trial(
             name="transfer",
@@ -254,12 +257,11 @@ def _curve(
         rng = np.random.default_rng((seed, 2000))
         wider = replace(budget, size=size)
         right = ~victim.fooled(x, labels)
-        for loss in (Loss.CE, Loss.MARGIN):
+        for surrogate, loss in ((Surrogate.GATED, Loss.CE), (Surrogate.LEAKY, Loss.MARGIN)):
             rows = np.flatnonzero(right)
             if size and len(rows):
-                right[rows] = ~victim.fooled(
-                    Pgd(steps=40, loss=loss)(victim, x[rows], labels[rows], wider, rng), labels[rows]
-                )
+                pgd = Pgd(steps=40, loss=loss, surrogate=surrogate)
+                right[rows] = ~victim.fooled(pgd(victim, x[rows], labels[rows], wider, rng), labels[rows])
         hits = int(right.sum())
         low, high = wilson(hits, len(x))
         points.append(CurvePoint(size=size, accuracy=hits / len(x), low=low, high=high))
