@@ -224,6 +224,17 @@ def test_a_training_killed_in_its_second_epoch_learns_the_same(
     assert_ended_alike(run(out, "--resume"), out, undisturbed)
 
 
+@pytest.mark.parametrize("file", ["design", "manifest.json", "firmware", "sheet.json", "report.html", "scores.json"])
+def test_results_are_whole_while_the_next_one_is_written(
+    file: str, run: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)  # so that all stages are done before
+    assert run(out, "--resume", cut=Cut(file=file, saving=1)).status == -signal.SIGKILL
+    assert_whole(out, undisturbed)
+    assert_ended_alike(run(out, "--resume"), out, undisturbed)
+
+
 def test_a_kill_in_the_middle_of_the_work_is_survived_too(run: Runner, undisturbed: Path, tmp_path: Path) -> None:
     out, chance = tmp_path / "out", random.Random(0)
     for _ in range(4):

@@ -28,7 +28,7 @@ from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import MemoryKind
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
-from crosslayer.emit.manifest import write_manifest
+from crosslayer.emit.packages import Package, emit_package
 from crosslayer.evaluate.accuracy import accuracy_score, predict
 from crosslayer.evaluate.attacked import evaluate_robustness
 from crosslayer.evaluate.firmware import check_fit
@@ -256,8 +256,7 @@ def build(
         sticker=sticker,
     )
     save_design(design, out / "design")
-    emit(design, out / "firmware", data.validation.real(slice(0, 4)))
-    write_manifest(out / "firmware", design)
+    emit_package(design, out / "firmware", data.validation.real(slice(0, 4)), Package.PLAIN)
     save_sheet(sheet, out / "sheet.json")
     write_report(sheet, out / "report.html")
     write_atomic(out / "scores.json", json.dumps(scores_document(sheet), indent=1, ensure_ascii=False) + "\n")

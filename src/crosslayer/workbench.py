@@ -25,7 +25,6 @@ from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import Core
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
-from crosslayer.emit.manifest import write_manifest
 from crosslayer.emit.packages import Package, emit_package, library_folder
 from crosslayer.evaluate.attacked import evaluate_robustness
 from crosslayer.evaluate.audit import audit
@@ -154,7 +153,6 @@ def write_firmware(design: Design, out: Path, package: Package, x: Array, *, ver
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (library / "model.h").is_file())):
         raise InputError(f"{out}: is there and is no {package.value} firmware; choose another name")
     emit_package(design, out, x[:1], package)
-    write_manifest(out, design)
     figures: dict[str, Any] = {
         "out": str(out),
         "package": package.value,

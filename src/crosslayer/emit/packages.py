@@ -18,6 +18,7 @@ from crosslayer.core.files import folder_atomic
 from crosslayer.core.quant import Array
 from crosslayer.emit.firmware import emit, render
 from crosslayer.emit.literals import identifier
+from crosslayer.emit.manifest import write_manifest
 
 
 class Package(StrEnum):
@@ -74,32 +75,34 @@ _LAYOUTS: Mapping[Package, Layout] = MappingProxyType(
 
 
 def emit_package(design: Design, folder: Path, samples: Array, package: Package) -> None:
-    """`folder` holds what `emit` writes, as a package that is named after the folder."""
-    if package is Package.PLAIN:
-        emit(design, folder, samples)
-        return
-    layout = _LAYOUTS[package]
+    """`folder` holds what `emit` writes, as a package that is named after the folder, and its manifest."""
     with folder_atomic(folder) as scratch:
-        library = scratch / "src"
-        emit(design, library, samples)
-        (scratch / layout.golden).mkdir(parents=True)
-        (library / "golden.h").rename(scratch / layout.golden / "golden.h")
-        if layout.main is not None:
-            (library / "selftest.c").rename(scratch / layout.main)
-        for left in ("selftest.c", "Makefile", "CMakeLists.txt"):  # the package has its own
-            (library / left).unlink(missing_ok=True)
-        name = package_name(folder)
-        content = {
-            "name": name,
-            "sources": [str(path.relative_to(library).as_posix()) for path in sorted(library.rglob("*.c"))],
-            "arena_bytes": 0 if design.plan is None else design.plan.arena_bytes,
-            "streamed": design.plan is not None and design.plan.streamed,
-            "fetched": design.plan is not None and design.plan.fetched,
-        }
-        for path, template in layout.files.items():
-            file = scratch / path.format(name=name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(render(template, content))
+        emit(design, library_folder(scratch, package), samples)
+        if package is not Package.PLAIN:
+            _arrange(design, scratch, package, package_name(folder))
+        write_manifest(scratch, design)
+
+
+def _arrange(design: Design, folder: Path, package: Package, name: str) -> None:
+    """Give what `emit` wrote the folders and the files of a package."""
+    layout, library = _LAYOUTS[package], library_folder(folder, package)
+    (folder / layout.golden).mkdir(parents=True)
+    (library / "golden.h").rename(folder / layout.golden / "golden.h")
+    if layout.main is not None:
+        (library / "selftest.c").rename(folder / layout.main)
+    for left in ("selftest.c", "Makefile", "CMakeLists.txt"):  # the package has its own
+        (library / left).unlink(missing_ok=True)
+    content = {
+        "name": name,
+        "sources": [str(path.relative_to(library).as_posix()) for path in sorted(library.rglob("*.c"))],
+        "arena_bytes": 0 if design.plan is None else design.plan.arena_bytes,
+        "streamed": design.plan is not None and design.plan.streamed,
+        "fetched": design.plan is not None and design.plan.fetched,
+    }
+    for path, template in layout.files.items():
+        file = folder / path.format(name=name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(render(template, content))
 
 
 def library_folder(folder: Path, package: Package) -> Path:
