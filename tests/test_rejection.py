@@ -20,11 +20,14 @@ from crosslayer.core.design import Design, load_design, save_design
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.ops import Dequantize, Relu
+from crosslayer.core.plan import Plan, check_plan, feature_maps
 from crosslayer.core.quant import Array, Quant
-from crosslayer.core.rejection import Rejection, Statistic, statistics
+from crosslayer.core.rejection import Features, Rejection, Statistic, statistics
+from crosslayer.core.target import Core
 from crosslayer.emit.firmware import emit
 from crosslayer.evaluate.rejection import accepted_score, auroc, detections, unknown_inputs
 from crosslayer.execute import exact, reference
+from crosslayer.execute.emulate import Image
 from crosslayer.execute.native import Native, self_test
 from crosslayer.fault.protect import ProtectWeights
 from crosslayer.flow import execute
@@ -60,8 +63,24 @@ def rejection_of(design: Design) -> Rejection:
     return design.plan.rejection
 
 
-def asked(folder: Path, codes: Array) -> tuple[Array, Array]:
-    """Outputs as bytes, and what `model_accepts` says, of the firmware compiled for this computer."""
+def maps() -> tuple[str, ...]:
+    """Of the digits' network: conv1, maxpool1, maxpool2, fc1, fc2, logits."""
+    plan = planned().plan
+    assert plan is not None
+    return feature_maps(planned().graph, plan)
+
+
+OF_OUTPUTS = (Statistic.LARGEST, Statistic.MARGIN)
+
+
+def knowing(after: str, accept: float = 0.95) -> Design:
+    """It ends after a node if it does not know the input."""
+    return RejectUnknown(statistic=Statistic.NEAREST, after=after, accept=accept)(planned(), bench())
+
+
+def asked(folder: Path, codes: Array, *, early: bool = False) -> tuple[Array, Array]:
+    """Outputs as bytes, and what `model_accepts` says, or `early` whether `model_run_known` gets to its end, of the
+    firmware compiled for this computer."""
     native = Native.build(folder)
     library: Any = ctypes.CDLL(str(native.made.path))
     library.model_input.restype = library.model_output.restype = ctypes.c_void_p
@@ -71,8 +90,11 @@ def asked(folder: Path, codes: Array) -> tuple[Array, Array]:
     for i, sample in enumerate(codes):
         raw = np.ascontiguousarray(sample).tobytes()
         ctypes.memmove(library.model_input(arena), raw, len(raw))
-        assert library.model_run(arena) == 0
-        said[i] = library.model_accepts(arena)
+        if early:
+            said[i] = {0: 1, 1: 0}[library.model_run_known(arena)]
+        else:
+            assert library.model_run(arena) == 0
+            said[i] = library.model_accepts(arena)
         ctypes.memmove(outputs[i].ctypes.data, library.model_output(arena), native.output_bytes)
     return outputs, said
 
@@ -86,7 +108,7 @@ def mixed(count: int) -> Array:
 
 
 @pytest.mark.parametrize("logits", [False, True])
-@pytest.mark.parametrize("statistic", Statistic)
+@pytest.mark.parametrize("statistic", OF_OUTPUTS)
 def test_the_compiled_firmware_decides_as_python_does(statistic: Statistic, logits: bool, tmp_path: Path) -> None:
     design, x = rejecting(statistic, logits=logits), mixed(1000)
     emit(design, tmp_path / "firmware", x[:1])
@@ -98,6 +120,21 @@ def test_the_compiled_firmware_decides_as_python_does(statistic: Statistic, logi
     assert 0.1 < said.mean() < 0.95
 
 
+@pytest.mark.parametrize("place", range(6))
+def test_the_compiled_firmware_ends_early_where_python_rejects(place: int, tmp_path: Path) -> None:
+    design, x = knowing(maps()[place]), mixed(1000)
+    if place % 2:
+        design = ProtectWeights()(design, bench())
+    emit(design, tmp_path / "firmware", x[:1])
+    codes, rejection = reference.encode_input(design.graph, x), rejection_of(design)
+    outputs, known = asked(tmp_path / "firmware", codes, early=True)
+    assert (known == rejection.accepts(exact.run(rejection.watched(design.graph), codes))).all()
+    assert 0.1 < known.mean() < 0.99
+    truth = exact.run(design.graph, codes).reshape(1000, -1).view(np.uint8)
+    assert (outputs == truth)[known == 1].all()
+    self_test(tmp_path / "firmware", codes[:20])
+
+
 def last_code(quant: Quant, size: int) -> Design:
     """The codes of its input, as they are."""
     b = Builder()
@@ -106,7 +143,7 @@ def last_code(quant: Quant, size: int) -> Design:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("statistic", Statistic)
+@pytest.mark.parametrize("statistic", OF_OUTPUTS)
 def test_extreme_codes_of_either_width_are_compared_as_integers(
     statistic: Statistic, bits: int, tmp_path: Path
 ) -> None:
@@ -120,6 +157,32 @@ def test_extreme_codes_of_either_width_are_compared_as_integers(
         emit(replace(design, plan=replace(design.plan, rejection=rejection)), tmp_path / f"{threshold}", codes[:1])
         _, said = asked(tmp_path / f"{threshold}", codes)
         assert (said == rejection.accepts(codes)).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_extreme_feature_maps_of_either_width_are_as_far_as_python_says(bits: int, tmp_path: Path) -> None:
+    quant, rng = Quant(bits=bits, scale=(0.01,)), np.random.default_rng(0)
+    codes = rng.choice((quant.lowest, quant.highest), (200, 128, 128, 2)).astype(quant.dtype)
+    codes *= rng.random((200, 1, 1, 2)) < rng.random((200, 1, 1, 1))
+    codes[:2] = quant.lowest, quant.highest
+    far = 128 * 128 * quant.lowest
+    b = Builder()
+    graph = b.graph(b.add(Relu(), b.input("x", (128, 128, 2), quant), quant=quant))
+    features = Features(after=graph.outputs[0], centres=((far, 0), (0, 1), (7, far)), weights=(65535, 3))
+    distances = features.nearest(exact.run(graph, codes))
+    plan, threshold = plan_arena(graph), int(np.sort(distances)[50])
+    rejection = Rejection(statistic=Statistic.NEAREST, threshold=threshold, features=features)
+    design = Design(graph=graph, target=load_target("stm32f769"), plan=replace(plan, rejection=rejection))
+    emit(design, tmp_path / "firmware", codes[:1])
+    _, known = asked(tmp_path / "firmware", codes, early=True)
+    assert (known == (distances >= threshold)).all()
+    assert distances.min() < -(2**31)
+
+
+def test_distances_are_as_defined() -> None:
+    features = Features(after="x", centres=((10, 0), (0, 5)), weights=(2, 1))
+    maps = np.array([[[[4, 1], [5, 0]]], [[[0, 2], [0, 4]]]], np.int8)  # sums 9, 1 and 0, 6
+    assert features.nearest(maps).tolist() == [-3, -1]
 
 
 def test_without_softmax_the_same_class_is_called() -> None:
@@ -150,7 +213,7 @@ def test_firmware_that_rejects_nothing_is_as_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accept", [0.8, 0.95, 0.99])
-@pytest.mark.parametrize("statistic", Statistic)
+@pytest.mark.parametrize("statistic", OF_OUTPUTS)
 def test_the_share_that_is_asked_for_is_accepted(statistic: Statistic, accept: float) -> None:
     design = rejecting(statistic, accept)
     notes, threshold = design.trail[-1].notes, rejection_of(design).threshold
@@ -177,6 +240,21 @@ def test_of_new_inputs_of_the_same_kind_the_share_is_accepted_on_average() -> No
     assert np.mean(shares) >= 0.9
 
 
+@pytest.mark.parametrize("accept", [0.8, 0.95, 0.999])
+def test_the_share_that_is_asked_for_gets_past_a_feature_map(accept: float) -> None:
+    design = knowing("maxpool1", accept)
+    notes = design.trail[-1].notes
+    assert 1 >= notes["accepted"] >= accept
+    assert notes["macs_share"] == pytest.approx(design.graph.macs["conv1"] / sum(design.graph.macs.values()))
+    assert accepted_score(design, digits().test, execute).high > accept - 0.03
+
+
+def test_what_features_are_like_goes_with_the_design(tmp_path: Path) -> None:
+    design = knowing("maxpool2")
+    save_design(design, tmp_path / "design")
+    assert load_design(tmp_path / "design") == design
+
+
 def test_a_threshold_goes_with_the_design(tmp_path: Path) -> None:
     design = ProtectWeights()(rejecting(Statistic.MARGIN), bench())
     save_design(design, tmp_path / "design")
@@ -184,8 +262,9 @@ def test_a_threshold_goes_with_the_design(tmp_path: Path) -> None:
     assert rejection_of(design) == rejection_of(rejecting(Statistic.MARGIN))
 
 
-def test_known_digits_are_told_from_noise_and_others() -> None:
-    design, data = rejecting(), digits()
+@pytest.mark.parametrize("after", ["", "maxpool1"])
+def test_known_digits_are_told_from_noise_and_others(after: str) -> None:
+    design, data = knowing(after) if after else rejecting(), digits()
     others = unknown_inputs(Sensor.of(data.train), data.shape, 400, np.random.default_rng(0))
     turned = {"upside down and negative": 1 - data.test.real()[:, ::-1]}
     for found in detections(design, data.test, {**others, **turned}, execute):
@@ -216,6 +295,25 @@ def ends_in_floats() -> Design:
     return Design(graph=graph, target=load_target("stm32f769"), plan=plan_arena(graph))
 
 
+def elsewhere(design: Design, after: str) -> Plan:
+    """Its plan, with another feature map."""
+    rejection = rejection_of(design)
+    assert design.plan is not None and rejection.features is not None
+    return replace(design.plan, rejection=replace(rejection, features=replace(rejection.features, after=after)))
+
+
+def test_firmware_that_ends_early_costs_what_is_said_and_nothing_in_a_whole_run(tmp_path: Path) -> None:
+    """Its tables are in the flash that is counted, and its stack in the bound."""
+    x = digits().test.real(slice(0, 1))
+    emit(planned(), tmp_path / "plain", x)
+    emit(knowing("maxpool1"), tmp_path / "knowing", x)
+    plain, early = (Image.link(tmp_path / name, Core.CORTEX_M4) for name in ("plain", "knowing"))
+    assert early.flash_bytes >= plain.flash_bytes + 10 * 6 * 4 + 6 * 2
+    assert early.stack_bound().bytes >= plain.stack_bound().bytes
+    codes = reference.encode_input(planned().graph, x)
+    assert (early.run(codes).instructions == plain.run(codes).instructions).all()
+
+
 def test_what_cannot_reject_is_refused() -> None:
     with pytest.raises(GraphError, match="put this stage after plan-arena"):
         RejectUnknown()(unplanned(), bench())
@@ -225,6 +323,17 @@ def test_what_cannot_reject_is_refused() -> None:
         RejectUnknown()(ends_in_floats(), bench())
     with pytest.raises(GraphError, match="at least two outputs"):
         RejectUnknown()(last_code(Quant(bits=8, scale=(1.0,)), 1), bench())
+    with pytest.raises(GraphError, match="'conv2' is no result that is whole in memory; known are: conv1, maxpool1, "):
+        knowing("conv2")
+    with pytest.raises(InputError, match="goes with statistic"):
+        RejectUnknown(after="conv1")
+    with pytest.raises(InputError, match="each needs the other"):
+        RejectUnknown(statistic=Statistic.NEAREST)
+    with pytest.raises(GraphError, match="the plan rejects by conv2, which is never whole"):
+        check_plan(planned().graph, elsewhere(knowing("conv1"), "conv2"))
+    streamed = PlanArena(streamed=True)(replace(planned(), plan=None), bench())
+    with pytest.raises(GraphError, match="row by row does not stop early"):
+        RejectUnknown(statistic=Statistic.NEAREST, after="fc1")(streamed, bench())
     with pytest.raises(InputError, match="accept must lie between 0 and 1"):
         RejectUnknown(accept=1.0)
     with pytest.raises(InputError, match="this design rejects nothing"):

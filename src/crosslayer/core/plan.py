@@ -89,6 +89,11 @@ class Plan:
         return tuple(inside.get(name, (name,)) for name in self.order if inside.get(name, (name,))[0] == name)
 
 
+def feature_maps(graph: Graph, plan: Plan) -> tuple[str, ...]:
+    """The results that are whole in memory when their turn has ended, by their nodes."""
+    return tuple(turn[-1] for turn in plan.turns if not graph.producers[turn[-1]].op.is_view)
+
+
 def storage(graph: Graph, name: str) -> str:
     """The value whose bytes `name` occupies: itself, or for a view the value it renames."""
     node = graph.producers.get(name)
@@ -156,6 +161,9 @@ def check_plan(graph: Graph, plan: Plan) -> Plan:
         if late:
             raise GraphError(f"the plan runs {name} before {late[0]}; run PlanArena again")
         done.add(name)
+    features = None if plan.rejection is None else plan.rejection.features
+    if features is not None and features.after not in feature_maps(graph, plan):
+        raise GraphError(f"the plan rejects by {features.after}, which is never whole; run PlanArena again")
     spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
     if plan.check is not None and plan.check.inferences > 1:
         spans = (*spans, Interval(name=CHECKED, bytes=WORD, born=0, dies=len(plan.turns)))

@@ -1,12 +1,14 @@
 """When a classifier's firmware says that it does not know an input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
 
 
@@ -18,26 +20,72 @@ class Statistic(StrEnum):
     2017, arXiv 1610.02136."""
     MARGIN = "margin"
     """By how many codes the largest output is ahead of the second largest."""
+    NEAREST = "nearest"
+    """Minus the distance of a feature map from that of the nearest class; see `Features`."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What the features of each class are like: a feature map's codes, summed over its positions, by channel.
+
+    The distance from a class is the sum over channels of `weights` times how far the channel's sum is from the class's
+    in `centres` (classes, channels). Lee et al. 2018 (arXiv 1807.03888) measure such averages by Mahalanobis' distance;
+    this is the like of it for integers, with one weight for each channel and no squares.
+    """
+
+    after: str
+    """The node whose result the feature map is."""
+    centres: tuple[tuple[int, ...], ...]
+    weights: tuple[int, ...]
+
+    def nearest(self, codes: Array) -> npt.NDArray[np.int64]:
+        """Minus the distance from the nearest class (batch,), of feature maps (batch, …, channels)."""
+        sums = channel_sums(codes)
+        weights = np.array(self.weights, np.int64)
+        distances = [np.abs(sums - np.array(centre, np.int64)) @ weights for centre in self.centres]
+        return -np.min(distances, axis=0)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """An input is accepted if the statistic of the outputs' codes is at least `threshold`."""
+    """An input is accepted if the statistic of its codes, those of the outputs or of a feature map, is at least
+    `threshold`."""
 
     statistic: Statistic
     threshold: int
+    features: Features | None = None
+    """For the statistic `nearest`, and no other."""
+
+    def watched(self, graph: Graph) -> Graph:
+        """The part of the network that computes what the statistic is of."""
+        return graph if self.features is None else up_to(graph, self.features.after)
+
+    def values(self, codes: Array) -> npt.NDArray[np.int64]:
+        """The statistic (batch,) of results (batch, …) of `watched`."""
+        return statistics(self.statistic, codes) if self.features is None else self.features.nearest(codes)
 
     def accepts(self, codes: Array) -> npt.NDArray[np.bool_]:
-        """Whether each input is accepted (batch,), from the codes of its outputs (batch, …)."""
-        return statistics(self.statistic, codes) >= self.threshold
+        """Whether each input is accepted (batch,), from the results (batch, …) of `watched`."""
+        return self.values(codes) >= self.threshold
 
 
 def statistics(statistic: Statistic, codes: Array) -> npt.NDArray[np.int64]:
-    """The statistic (batch,) of codes (batch, …).
+    """The statistic (batch,), `largest` or `margin`, of output codes (batch, …).
 
     >>> statistics(Statistic.MARGIN, np.array([[3, -1, 2]], np.int8)).tolist()
     [1]
     """
     flat = np.sort(codes.reshape(len(codes), -1).astype(np.int64), axis=1)
     return flat[:, -1] if statistic is Statistic.LARGEST else flat[:, -1] - flat[:, -2]
+
+
+def channel_sums(codes: Array) -> npt.NDArray[np.int64]:
+    """(batch, channels): codes (batch, …, channels), summed over all positions."""
+    return codes.reshape(len(codes), -1, codes.shape[-1]).sum(axis=1, dtype=np.int64)
+
+
+def up_to(graph: Graph, name: str) -> Graph:
+    """What computes one value of the graph."""
+    return without_unused(replace(graph, outputs=(name,)))

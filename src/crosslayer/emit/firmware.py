@@ -21,6 +21,7 @@ from crosslayer.core.plan import FETCHED, MADE, SCRATCH, Plan, reciprocal, stora
 from crosslayer.core.quant import Array
 from crosslayer.emit.checks import Table, check_content, in_words
 from crosslayer.emit.literals import array, identifier, number
+from crosslayer.emit.rejection import rejection_content
 from crosslayer.execute import reference
 from crosslayer.kernels.call import WEIGHTS, Padding, Records
 from crosslayer.kernels.fetch import fetched_places
@@ -200,7 +201,7 @@ def _context(design: Design, plan: Plan) -> dict[str, Any]:
         "runner": "stream" if plan.streamed else "group" if plan.groups else "kernels",
         "steps": texts,
         "check": check_content(plan, [table for text in texts for table in text.constants], graph.types[result]),
-        "rejection": plan.rejection,
+        "rejection": rejection_content(graph, plan, steps),
         "values": _values(graph, plan),
         "made": plan.offsets.get(MADE, 0),
         "arena_bytes": plan.arena_bytes,

@@ -12,7 +12,7 @@ from crosslayer.core.dataset import Split
 from crosslayer.core.design import Design
 from crosslayer.core.errors import InputError
 from crosslayer.core.quant import Array
-from crosslayer.core.rejection import Rejection, statistics
+from crosslayer.core.rejection import Rejection
 from crosslayer.core.score import Better, Origin, Score, share_score
 
 _Z = 1.959963984540054  # the 97.5 % point of the standard normal distribution
@@ -48,16 +48,18 @@ def rejection_of(design: Design) -> Rejection:
 
 def accepted_score(design: Design, split: Split, executor: Executor) -> Score:
     """The share of a split's samples that the design accepts, with its 95 % Wilson interval."""
-    kept = rejection_of(design).accepts(executor(design.graph, split.real()))
+    rejection = rejection_of(design)
+    kept = rejection.accepts(executor(rejection.watched(design.graph), split.real()))
     return share_score("accepted", int(kept.sum()), len(kept), Better.HIGHER, f"known inputs, {len(kept)} samples")
 
 
 def detections(design: Design, known: Split, unknown: Mapping[str, Array], executor: Executor) -> tuple[Detection, ...]:
     """How well the design tells each kind of unknown inputs (real values, (count, …)) from the known ones."""
     rejection = rejection_of(design)
+    watched = rejection.watched(design.graph)
 
     def found(x: Array) -> Array:
-        return statistics(rejection.statistic, executor(design.graph, x))
+        return rejection.values(executor(watched, x))
 
     own = found(known.real())
     return tuple(_detection(name, own, found(x), rejection.threshold) for name, x in unknown.items())

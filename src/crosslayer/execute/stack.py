@@ -18,7 +18,7 @@ from crosslayer.core.target import Core
 from crosslayer.execute.elf import Elf, load_package
 from crosslayer.execute.toolchain import machine
 
-_ENTRIES = ("model_input", "model_output", "model_run", "model_begin", "model_push")
+_ENTRIES = ("model_input", "model_output", "model_run", "model_run_known", "model_begin", "model_push")
 _ARM_ALWAYS = 15  # capstone's ARM_CC_AL
 _WRITEBACK = re.compile(r"\[sp, #(-?\w+)\]!|\[sp\], #(-?\w+)")
 _MOVES = re.compile(rf"^vpush|^vpop|\bsp!|{_WRITEBACK.pattern}")  # of some of these capstone does not say that they do

@@ -33,6 +33,9 @@ HARNESS("rodata") const struct {
 #if MODEL_ROWS
     int (*push)(void *);
 } crosslayer_api = {model_input, model_output, model_begin, model_push};
+#elif defined(MODEL_KNOWN_STEPS)
+    int (*run_known)(void *);
+} crosslayer_api = {model_input, model_output, model_run, model_run_known};
 #else
 } crosslayer_api = {model_input, model_output, model_run};
 #endif
