@@ -129,25 +129,29 @@ def smoothing(data: Dataset, samples: int) -> None:
 
 
 def rejection(data: Dataset, samples: int) -> None:
-    """How well known inputs are told from others, by the output and by its statistic."""
+    """How well known inputs are told from others, by what is looked at and by its statistic."""
+    bench, sensor = Bench(data=data, seed=0, executor=execute), Sensor.of(data.train)
     trained, test = made((LEARN[data.name],), fresh(data), data), data.test
-    sensor = Sensor.of(data.train)
     others = unknown_inputs(sensor, data.shape, samples, np.random.default_rng(0))
     others["fashion-mnist"] = load("fashion-mnist").test.real(slice(0, samples))
-    for output, last in (("shares", INTEGERS), ("logits", (*INTEGERS[:-1], DropSoftmax(), INTEGERS[-1]))):
-        design = made(last, trained, data)
-        for statistic in Statistic:
-            ready = RejectUnknown(statistic=statistic)(design, Bench(data=data, seed=0, executor=execute))
-            say(
-                output=output,
-                statistic=statistic,
-                notes=ready.trail[-1].notes,
-                accepted=figure(accepted_score(ready, test, execute)),
-                detections={
-                    d.unknown: {"auroc": figure(d.auroc), "fpr95": figure(d.fpr95), "accepted": figure(d.accepted)}
-                    for d in detections(ready, test, others, execute)
-                },
-            )
+    shares = made(INTEGERS, trained, data)
+    logits = made((*INTEGERS[:-1], DropSoftmax(), INTEGERS[-1]), trained, data)
+    for where, design, last in (
+        *(("shares", shares, RejectUnknown(statistic=s)) for s in (Statistic.LARGEST, Statistic.MARGIN)),
+        *(("logits", logits, RejectUnknown(statistic=s)) for s in (Statistic.LARGEST, Statistic.MARGIN)),
+        *((n, logits, RejectUnknown(statistic=Statistic.NEAREST, after=n)) for n in ("maxpool1", "maxpool2")),
+    ):
+        ready = last(design, bench)
+        say(
+            where=where,
+            statistic=last.statistic,
+            notes=ready.trail[-1].notes,
+            accepted=figure(accepted_score(ready, test, execute)),
+            detections={
+                d.unknown: {"auroc": figure(d.auroc), "fpr95": figure(d.fpr95), "accepted": figure(d.accepted)}
+                for d in detections(ready, test, others, execute)
+            },
+        )
 
 
 def main() -> None:
