@@ -524,6 +524,21 @@ def test_a_signal_becomes_a_curve_within_its_frame(shape: tuple[int, ...]) -> No
     assert all(0 <= x <= 96 and 0 <= y <= 96 for x, y in points)
 
 
+@pytest.mark.parametrize(("value", "level"), [(0.25, 0), (0.5, 85), (1.0, 255)])
+def test_a_sticker_of_one_shade_is_drawn_on_the_scale_of_its_images(value: float, level: int) -> None:
+    made = attacked()
+    assert made.sticker is not None
+    images = np.linspace(0.25, 1, 64, dtype=np.float32).reshape(8, 8, 1)
+    example = replace(made.sticker.examples[0], values=images, attacked=images)
+    shade = np.full((3, 3, 1), value, np.float32)
+    text = render(replace(made, sticker=replace(made.sticker, values=shade, examples=(example,))))
+    found = [
+        a["src"] for tag, a, _ in Elements(text).found if tag == "img" and a.get("alt", "").startswith("The sticker")
+    ]
+    (image,) = (Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) for address in found)
+    assert set(image.get_flattened_data()) == {level}
+
+
 def test_wrong_answers_are_marked_in_words() -> None:
     text = flat(Elements(render(sheet())).text)
     assert "cat called cat ✓ right" in text

@@ -12,7 +12,7 @@ from crosslayer.core.target import MemoryKind
 from crosslayer.report import figures, verdicts
 from crosslayer.report.confusion import MATRIX_CLASSES, class_name, class_rows, heat, mistakes
 from crosslayer.report.memory import memory_map, usages
-from crosslayer.report.pictures import cards, is_bitmap, pairs, picture
+from crosslayer.report.pictures import cards, extremes, is_bitmap, pairs, picture
 from crosslayer.report.plots import plot_course, plot_robustness, plot_sensitivity, plot_trajectory, unit_label
 from crosslayer.report.trail import courses, rows, sensitivities, trajectory
 
@@ -94,7 +94,7 @@ def _sticker(sheet: Sheet) -> dict[str, Any]:
     return {
         "sticker": found,
         "sticker_goal": None if found.target is None else class_name(sheet.classes, found.target),
-        "sticker_picture": picture(found.values, float(found.values.min()), float(found.values.max())),
+        "sticker_picture": picture(found.values, *extremes([found.values, *(e.values for e in found.examples)])),
         "sticker_pairs": pairs(found.examples, sheet.classes),
     }
 

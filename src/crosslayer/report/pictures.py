@@ -49,7 +49,7 @@ class Card:
 
 def cards(sheet: Sheet) -> tuple[Card, ...]:
     """All samples; black and white are the least and largest value among them, so that they can be compared."""
-    lowest, highest = _extremes([sample.values for sample in sheet.samples])
+    lowest, highest = extremes([sample.values for sample in sheet.samples])
     return tuple(
         Card(
             picture=picture(sample.values, lowest, highest),
@@ -74,7 +74,7 @@ class Pair:
 
 def pairs(examples: Sequence[Example], classes: Sequence[str]) -> tuple[Pair, ...]:
     """Examples of attacks, on one scale."""
-    lowest, highest = _extremes([values for e in examples for values in (e.values, e.attacked)])
+    lowest, highest = extremes([values for e in examples for values in (e.values, e.attacked)])
     return tuple(
         Pair(
             sample=picture(example.values, lowest, highest),
@@ -114,7 +114,8 @@ def _polyline(share: Values) -> str:
     return " ".join(f"{i * step:.1f},{high - 4 - (high - 8) * float(y):.1f}" for i, y in enumerate(share))
 
 
-def _extremes(values: Sequence[Values]) -> tuple[float, float]:
+def extremes(values: Sequence[Values]) -> tuple[float, float]:
+    """The least and the largest value among samples, between which all can be shown; they differ."""
     lowest = min((float(_finite(v).min()) for v in values), default=0.0)
     highest = max((float(_finite(v).max()) for v in values), default=1.0)
     return lowest, highest if highest > lowest else lowest + 1.0
