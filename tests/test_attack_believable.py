@@ -1,11 +1,16 @@
 """The checks of an evaluation: they see through each masked network, and let honest ones pass."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import pytest
 
-from crosslayer.attack.budget import Budget
+from crosslayer.attack.attack import Attack
+from crosslayer.attack.budget import Budget, Norm
+from crosslayer.attack.callable import score_victim
+from crosslayer.attack.losses import Loss
 from crosslayer.attack.sensor import Sensor
 from crosslayer.attack.victim import Victim
 from crosslayer.core.bench import Bench, silent
@@ -15,11 +20,14 @@ from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.edit import decoded
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Dense, Relu, Reshape, Softmax
+from crosslayer.core.quant import Array
 from crosslayer.core.robustness import Check
 from crosslayer.core.stage import run
 from crosslayer.datasets.catalog import load
+from crosslayer.evaluate import robustness
 from crosslayer.evaluate.believable import checks
-from crosslayer.evaluate.robustness import Outcome, attack
+from crosslayer.evaluate.robustness import Knowledge, Outcome, Trial, attack
+from crosslayer.execute.surrogate import Surrogate
 from crosslayer.flow import execute
 from crosslayer.hardware.catalogue import load_target
 from crosslayer.learn.train import Train
@@ -105,3 +113,41 @@ def test_a_masked_network_is_flagged(name: str, float_graph: Graph, data: Datase
     assert set(hidden) == set(MASKED)
     _, found = judged(hidden[name], of(decoded(graph), data), data)
     assert [check.name for check in found if not check.holds] != []
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Slow(Attack):
+    """Turns a sample once it may take as many steps as the sample's second value says."""
+
+    norms = (Norm.LINF,)
+    steps: int
+    loss: Loss = Loss.CE
+    surrogate: Surrogate = Surrogate.GATED
+
+    def search(
+        self, victim: Victim, x: Array, labels: Array, budget: Budget, rng: np.random.Generator, start: Array | None
+    ) -> Array:
+        return np.where((np.arange(2) == 0) & (255 * x[:, 1:] <= self.steps / 4), np.float32(budget.size), x)
+
+
+@pytest.mark.parametrize(
+    ("needed", "steps", "turned", "holds"),
+    [((40, 80), 160, 0, True), ((40, 80, 160), 320, 0, True), ((40, 80, 160, 320, 640), 640, 10, False)],
+)
+def test_attacks_get_longer_while_that_turns_samples(
+    needed: tuple[int, ...], steps: int, turned: int, holds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten samples need each number of steps, and forty more than there will ever be."""
+    levels = np.repeat([*needed, 1000], [*(10 for _ in needed), 40]) // 4
+    x = np.stack([np.zeros(len(levels)), levels / 255], axis=1).astype(np.float32)
+    victim = score_victim(lambda real: real[:, :1] - 0.5, Sensor(low=0.0, high=1.0))
+    trial = Trial(name="slow", attack=Slow(steps=40), knowledge=Knowledge.SLOPES)
+    monkeypatch.setattr(robustness, "attack_set", lambda *_: (trial,))
+    monkeypatch.setattr(robustness, "Pgd", Slow)
+    outcome = attack(victim, x, np.zeros(len(x), np.int64), Budget.parse("linf 1"))
+    assert (outcome.steps, outcome.turned) == (steps, turned)
+    assert outcome.right.sum() == 40 + 10 * sum(each > steps for each in needed)
+    (check,) = (check for check in checks(victim, outcome) if check.name.startswith("twice the steps"))
+    assert check.holds == holds
+    assert check.finding == f"{steps} turned {turned} of {len(x)} samples more"

@@ -30,6 +30,13 @@ from crosslayer.execute.surrogate import Surrogate
 
 _CURVE = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Sizes of the curve, as multiples of the budget."""
+_MOST_STEPS = 640
+_STILL = 0.01
+
+
+def still(samples: int) -> float:
+    """How many of the samples twice the steps may turn where an evaluation has come to its end."""
+    return max(_STILL * samples, 2)
 
 
 class Knowledge(StrEnum):
@@ -123,8 +130,10 @@ class Outcome:
     moved: float
     twin_right: Array | None
     curve: tuple[CurvePoint, ...]
-    doubled: float
-    """The share of the samples that twice the steps turned besides."""
+    steps: int
+    """Of the last and longest attacks."""
+    turned: int
+    """Samples that these turned, after half as many steps had."""
 
 
 def attack(
@@ -138,7 +147,8 @@ def attack(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Outcome:
-    """All attacks of the set, each from the clean samples for its own figure, then the strongest from the worst points.
+    """All attacks of the set, each from the clean samples for its own figure; then longer ones from the worst points,
+    with twice the steps each time, until that changes hardly anything.
 
     x (batch, …) are shares of the sensor's range on its grid; labels (batch,). `twin` is the float network that an
     integer one stands for.
@@ -153,12 +163,12 @@ def attack(
             twin_right = ~twin.fooled(state.try_alone(number, trial, twin), labels)
         else:
             state.try_alone(number, trial, victim)
-    before = state.right.sum()
-    loss = Loss.MARGIN
-    for number, surrogate in enumerate(progress(list(Surrogate), "attacks again, from the worst points", 3)):
-        again = Pgd(steps=80 * effort, loss=loss, surrogate=surrogate)
-        state.press(1000 + number, again)
-    doubled = float(before - state.right.sum()) / len(x)
+    steps, turned = 40 * effort, len(x)
+    while turned > still(len(x)) and steps < _MOST_STEPS * effort:
+        steps, before = 2 * steps, int(state.right.sum())
+        for surrogate in progress(list(Surrogate), f"{steps} steps from the worst points", len(Surrogate)):
+            state.press(Pgd(steps=steps, loss=Loss.MARGIN, surrogate=surrogate))
+        turned = before - int(state.right.sum())
     return Outcome(
         x=x,
         labels=labels,
@@ -171,7 +181,8 @@ def attack(
         moved=state.moved,
         twin_right=twin_right,
         curve=_curve(victim, x[:200], labels[:200], budget, seed, progress),
-        doubled=doubled,
+        steps=steps,
+        turned=turned,
     )
 
 
@@ -183,6 +194,7 @@ class _State:
         logits = victim.logits(x)
         self.clean = logits.argmax(1) == labels
         self.worst, self.right, self.least = x.copy(), self.clean.copy(), margins(logits, labels)
+        self.pressed = 0
         self.results: list[AttackResult] = []
         self.union: dict[Knowledge, Array] = {}
         self.seen: dict[Knowledge, Array] = {}
@@ -226,13 +238,14 @@ class _State:
             self._changed.append((made[rows] != self.x[rows]).reshape(len(rows), -1).any(1))
         return made
 
-    def press(self, number: int, attack: Attack) -> None:
+    def press(self, attack: Attack) -> None:
         """An attack on what is still right, from the worst points."""
         rows = np.flatnonzero(self.right)
         if len(rows):
-            rng = np.random.default_rng((self.seed, number))
+            rng = np.random.default_rng((self.seed, 1000 + self.pressed))
             found = attack(self.victim, self.x[rows], self.labels[rows], self.budget, rng, self.worst[rows])
             self._keep(rows, found)
+        self.pressed += 1
 
     def _keep(self, rows: Array, found: Array) -> Array:
         """Whether each row is right at what was found, by the design itself; what is worse is kept."""
