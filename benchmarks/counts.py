@@ -343,7 +343,7 @@ int model_run(void *arena)
     if (arena == NULL || (uintptr_t)arena % MODEL_ARENA_ALIGN != 0) {
         return -1;
     }
-    cl_run(&model, 0, model.step_count, arena);
+    cl_run(&model, 0, arena);
     return 0;
 }
 """

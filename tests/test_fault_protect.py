@@ -310,11 +310,11 @@ def classifier(kind: str) -> Design:
     return design_of(b.graph(b.add(Dequantize(), y) if kind == "float" else y))
 
 
-def telling(folder: Path, design: Design, instead: str = "cl_run(&model, 0, model.step_count, arena);") -> Path:
+def telling(folder: Path, design: Design, instead: str = "cl_run(&model, 0, arena);") -> Path:
     """Firmware that puts the class into the first byte of its output, after it ran or did something instead."""
     emit(design, folder, random_inputs(design.graph, Seeded(0), 1))
     source = folder / "model.c"
-    before, run, after = source.read_text().partition("    cl_run(&model, 0, model.step_count, arena);\n")
+    before, run, after = source.read_text().partition("    cl_run(&model, 0, arena);\n")
     assert run
     output = "((uint8_t *)(uintptr_t)model_output(arena))"
     told = f"    {instead.format(output)}\n    {output}[0] = (uint8_t)model_class(arena);\n"

@@ -52,7 +52,7 @@ static inline void *cl_place(const cl_value *value, int32_t row, uint8_t *arena)
 /* Makes one row of a step. A function of its own, so that emulators and debuggers see where a step begins. */
 CL_APART void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *arena);
 
-/* Runs the steps from one on that begins a group or is alone, up to another such one, or to their end. */
-void cl_run(const cl_model *model, int32_t first, int32_t end, uint8_t *arena);
+/* Runs all steps from one on that begins a group or is alone. */
+void cl_run(const cl_model *model, int32_t first, uint8_t *arena);
 
 #endif

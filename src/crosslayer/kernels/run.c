@@ -22,9 +22,9 @@ void cl_make(const cl_model *model, const cl_step *step, int32_t row, uint8_t *a
     CL_PROFILE(model, step, 0);
 }
 
-void cl_run(const cl_model *model, int32_t first, int32_t end, uint8_t *arena)
+void cl_run(const cl_model *model, int32_t first, uint8_t *arena)
 {
-    for (; first < end; first += model->steps[first].group) {
+    for (; first < model->step_count; first += model->steps[first].group) {
         const cl_step *step = &model->steps[first];
         if (step->group > 1) {
             model->run_group(model, step, arena);

@@ -21,6 +21,6 @@ int cl_push(const cl_model *model, uint8_t *arena)
     if (made[0] < model->values[0].rows) {
         return 0;
     }
-    cl_run(model, model->steps[0].group, model->step_count, arena);
+    cl_run(model, model->steps[0].group, arena);
     return 1;
 }
