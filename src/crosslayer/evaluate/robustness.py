@@ -48,7 +48,7 @@ class Knowledge(StrEnum):
     """One step along the slopes."""
     SLOPES = "slopes"
     """Many steps along the slopes of the design itself, by a surrogate where it has none."""
-    TWIN = "twin"
+    TWIN = "the float network"
     """Found on the float network that the integers stand for, and replayed."""
     SCORES = "scores"
     LABELS = "labels"
