@@ -175,6 +175,25 @@ def test_the_command_gives_the_figures_of_the_study(folder: Path, tmp_path: Path
     assert (tmp_path / "found.safetensors").read_bytes() == (folder / "attacked.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "budget"), [("pgd", "linf 2/16"), ("one-pixel", "l0 1"), ("patch-search", "patch 0.1")]
+)
+def test_one_attack_alone_is_replayed_on_the_c(name: str, budget: str, folder: Path, tmp_path: Path) -> None:
+    options = ("--data", "digits", "--budget", budget, "--samples", "40", "--alone", name)
+    found = answered(call("attack", folder, *options, "--out", tmp_path / "found.safetensors", "--json"))
+    stored = safetensors.numpy.load_file(tmp_path / "found.safetensors")
+    assert found["score"]["value"] == (stored["called"] == stored["labels"]).mean() < found["clean"]["value"]
+    assert found["differing"] == 0
+    shares = stored["attacked"] / np.float32(16)
+    assert Budget.parse(budget).holds(shares, stored["samples"] / np.float32(16)).all()
+    whole = safetensors.numpy.load_file(folder / "attacked.safetensors")
+    assert np.array_equal(stored["samples"], whole["samples"])
+    answer = call("attack", folder, *options, "--out", tmp_path / "found.safetensors")
+    assert answer.status == 0
+    assert f"left right by {name}(" in answer.out
+    assert "Other attacks may find more." in " ".join(answer.out.split())
+
+
 def test_nothing_is_claimed_where_a_check_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Check(name="planted", holds=False, finding="nothing")
     monkeypatch.setattr(attacked, "checks", lambda victim, outcome: (failed,))
@@ -193,6 +212,9 @@ def test_nothing_is_claimed_where_a_check_fails(folder: Path, tmp_path: Path, mo
         (("--data", "digits", "--budget", "l0 3"), "evaluations are made under linf and l2"),
         (("--data", "digits", "--budget", "8/255"), "norm '8/255' is not known"),
         (("--data", "nothing", "--budget", "linf 0.1"), "nothing"),
+        (("--data", "digits", "--budget", "l0 1", "--alone", "one-pixl"), "did you mean 'one-pixel'?"),
+        (("--data", "digits", "--budget", "l0 1", "--alone", "pgd"), "pgd works under"),
+        (("--data", "digits", "--budget", "l0 1", "--alone", "one-pixel", "--effort", "2"), "leave it or --alone out"),
     ],
 )
 def test_a_wrong_question_gets_one_answer(folder: Path, tmp_path: Path, options: tuple[str, ...], says: str) -> None:

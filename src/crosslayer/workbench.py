@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 
 from crosslayer.attack.budget import Budget, Norm, check_set
+from crosslayer.attack.catalogue import CATALOGUE
 from crosslayer.attack.sensor import Sensor
 from crosslayer.core.audit import Audit
 from crosslayer.core.bench import Bench, Progress, silent
+from crosslayer.core.codec import suggest
 from crosslayer.core.dataset import Dataset
 from crosslayer.core.design import Design, load_design, save_design, weight_bytes
 from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.quant import Array
-from crosslayer.core.robustness import Robustness
+from crosslayer.core.robustness import Alone, Robustness
 from crosslayer.core.score import Score
 from crosslayer.core.stage import Recipe, Stage, run
 from crosslayer.core.target import Core
 from crosslayer.datasets.catalog import load
 from crosslayer.emit.firmware import emit
 from crosslayer.emit.packages import Package, emit_package, library_folder
-from crosslayer.evaluate.attacked import evaluate_robustness
+from crosslayer.evaluate.attacked import evaluate_alone, evaluate_robustness
 from crosslayer.evaluate.audit import audit
 from crosslayer.evaluate.certificate import certificate_score
 from crosslayer.evaluate.firmware import Comparison, as_bytes, compare, differing
@@ -211,10 +213,7 @@ def attacked(
     Raises `InputError` for a float design, a norm without a set of attacks, and data of another shape or task.
     """
     check_set(budget)
-    design = ready(design)
-    check_samples(design.graph, data)
-    if design.graph.types[design.graph.outputs[0]].size != len(data.classes):
-        raise InputError(f"the design tells other classes apart than the {len(data.classes)} of {data.name}")
+    design = _classifier(design, data)
     with firmware_of(design, data.test.real(slice(0, 1))) as folder:
         found, stored = evaluate_robustness(
             design.graph,
@@ -229,6 +228,32 @@ def attacked(
         )
     stored.save(out)
     return found
+
+
+def attacked_by(design: Design, data: Dataset, budget: Budget, name: str, out: Path, samples: int, seed: int) -> Alone:
+    """An integer design under one attack of the catalogue; `out` holds the attacked samples afterwards (safetensors).
+
+    Raises `InputError` for an unknown attack, a float design, a norm that the attack does not work under, and data of
+    another shape or task.
+    """
+    if name not in CATALOGUE:
+        raise InputError(f"attack '{name}' is not known; {suggest(name, list(CATALOGUE))}")
+    design = _classifier(design, data)
+    with firmware_of(design, data.test.real(slice(0, 1))) as folder:
+        found, stored = evaluate_alone(
+            design.graph, data, budget, CATALOGUE[name](), folder, samples=samples, executor=execute, seed=seed
+        )
+    stored.save(out)
+    return found
+
+
+def _classifier(design: Design, data: Dataset) -> Design:
+    """The design with a plan, known to be an integer one that tells the data's classes apart."""
+    design = ready(design)
+    check_samples(design.graph, data)
+    if design.graph.types[design.graph.outputs[0]].size != len(data.classes):
+        raise InputError(f"the design tells other classes apart than the {len(data.classes)} of {data.name}")
+    return design
 
 
 def certificate(

@@ -43,4 +43,4 @@ CATALOGUE: Mapping[str, type[Attack]] = MappingProxyType(
         )
     }
 )
-"""What the command line can name, sorted by what an attack needs."""
+"""What `crosslayer attack --alone` can name, sorted by what an attack needs."""

@@ -23,6 +23,9 @@ def attack(
     out: Annotated[Path, typer.Option(help="File for the attacked samples.")] = Path("attacked.safetensors"),
     samples: Samples = 1000,
     effort: Annotated[int, typer.Option(min=1, help="Times the usual steps, restarts and queries.")] = 1,
+    alone: Annotated[
+        str | None, typer.Option(help="One attack instead of all, as one-pixel; then l0 and patch are budgets too.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     scale: Scale = 1.0,
     rounding: Rule = "double",
@@ -32,10 +35,21 @@ def attack(
     from crosslayer import workbench
     from crosslayer.attack.budget import Budget
     from crosslayer.datasets.catalog import load
-    from crosslayer.report.text import attack_tables
+    from crosslayer.report.text import attack_alone_text, attack_tables
 
     allowed = Budget.parse(budget)
     design, found = opened(source, "stm32f769", rounding), load(data).scaled(scale)
+    if alone is not None:
+        if effort != 1:
+            raise InputError("--effort is of the set of attacks; leave it or --alone out")
+        left = workbench.attacked_by(design, found, allowed, alone, out, samples, seed)
+        if as_json:
+            print_json({**to_plain(left), "attacked": str(out)})
+        else:
+            stdout.print(attack_alone_text(left))
+        if left.differing:
+            raise typer.Exit(FAILS)
+        return
     result = workbench.attacked(design, found, allowed, out, samples, effort, seed, track)
     if as_json:
         document = {key: value for key, value in to_plain(result).items() if key != "examples"}

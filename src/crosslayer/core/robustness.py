@@ -88,6 +88,20 @@ class Robustness:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """What one attack, given with its parameters, leaves right: no claim, for other attacks find more."""
+
+    budget: str
+    attack: str
+    clean: Score
+    score: Score
+    """The share of the samples that are still right, on the C."""
+    replayed: int
+    differing: int
+
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sticker:
     """A sticker for all images of other classes than `target` (None: for all), within the share of the image that

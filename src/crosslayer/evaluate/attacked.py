@@ -7,6 +7,7 @@ from typing import final
 import numpy as np
 import safetensors.numpy
 
+from crosslayer.attack.attack import Attack
 from crosslayer.attack.budget import Budget
 from crosslayer.attack.sensor import Sensor
 from crosslayer.attack.victim import Victim
@@ -17,7 +18,7 @@ from crosslayer.core.files import write_atomic
 from crosslayer.core.graph.edit import decoded
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
-from crosslayer.core.robustness import Example, Robustness
+from crosslayer.core.robustness import Alone, Example, Robustness
 from crosslayer.core.score import Better, Origin, Score
 from crosslayer.evaluate.accuracy import accuracy_score
 from crosslayer.evaluate.believable import checks
@@ -63,23 +64,16 @@ def evaluate_robustness(
     The attacker knows weights, code and number codes, and gives what the sensor could give. Raises `InputError` for a
     norm that has no set of attacks.
     """
-    if samples < 1 or effort < 1:
-        raise InputError("samples and effort must be at least 1")
-    sensor, test = Sensor.of(data.train), data.test
-    rows = np.sort(np.random.default_rng(seed).permutation(len(test))[:samples])
-    x, labels = sensor.shares(test.real(rows)), test.labels[rows]
+    if effort < 1:
+        raise InputError("effort must be at least 1")
+    sensor, x, labels = _drawn(data, samples, seed)
     victim = Victim.of(graph, sensor, executor)
     twin = Victim.of(decoded(graph), sensor, executor)
     outcome = attack(victim, x, labels, budget, twin=twin, effort=effort, seed=seed, progress=progress)
-    codes = reference.encode_input(graph, sensor.real(outcome.worst))
-    outputs = Native.build(firmware).run(codes)
-    truth = executor(graph, codes)
-    called = outputs.view(truth.dtype).reshape(len(rows), -1).argmax(1)
-    compared = differing("native", outputs, as_bytes(truth))
-    before = executor(graph, sensor.real(x)).reshape(len(rows), -1).argmax(1)
+    called, wrong = _replayed(graph, sensor.real(outcome.worst), firmware, executor)
+    before = executor(graph, sensor.real(x)).reshape(len(x), -1).argmax(1)
     right = outcome.right & (called == labels)
     found = checks(victim, outcome)
-    stored = sensor.codes if sensor.steps else sensor.real
     return (
         Robustness(
             budget=str(budget),
@@ -90,11 +84,58 @@ def evaluate_robustness(
             checks=found,
             curve=outcome.curve,
             examples=_examples(sensor, outcome, before, called),
-            replayed=len(rows),
-            differing=compared.differing_bytes,
+            replayed=len(x),
+            differing=wrong,
         ),
-        Attacked(samples=stored(x), attacked=stored(outcome.worst), labels=labels, called=called.astype(np.int64)),
+        _attacked(sensor, x, outcome.worst, labels, called),
     )
+
+
+def evaluate_alone(
+    graph: Graph,
+    data: Dataset,
+    budget: Budget,
+    attack: Attack,
+    firmware: Path,
+    *,
+    samples: int,
+    executor: Executor,
+    seed: int = 0,
+) -> tuple[Alone, Attacked]:
+    """One attack on the samples of `evaluate_robustness`, replayed on the C; of what others would find it says nothing.
+
+    Raises `InputError` for a norm or network that the attack is not made for.
+    """
+    sensor, x, labels = _drawn(data, samples, seed)
+    made = attack(Victim.of(graph, sensor, executor), x, labels, budget, np.random.default_rng(seed))
+    called, wrong = _replayed(graph, sensor.real(made), firmware, executor)
+    before = executor(graph, sensor.real(x)).reshape(len(x), -1).argmax(1)
+    clean = accuracy_score("accuracy", before, labels, "integer design, the attacked test samples")
+    left = accuracy_score("attacked_accuracy", called, labels, f"after {attack.name()} alone at {budget}, on the C")
+    found = Alone(budget=str(budget), attack=str(attack), clean=clean, score=left, replayed=len(x), differing=wrong)
+    return found, _attacked(sensor, x, made, labels, called)
+
+
+def _drawn(data: Dataset, samples: int, seed: int) -> tuple[Sensor, Array, Array]:
+    """The sensor, and random test samples as shares of its range with their labels."""
+    if samples < 1:
+        raise InputError("samples must be at least 1")
+    sensor = Sensor.of(data.train)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data.test))[:samples])
+    return sensor, sensor.shares(data.test.real(rows)), data.test.labels[rows]
+
+
+def _replayed(graph: Graph, real: Array, firmware: Path, executor: Executor) -> tuple[Array, int]:
+    """What the C calls real inputs, and how many of its bytes are others than the executor's."""
+    codes = reference.encode_input(graph, real)
+    outputs, truth = Native.build(firmware).run(codes), executor(graph, codes)
+    called = outputs.view(truth.dtype).reshape(len(real), -1).argmax(1)
+    return called, differing("native", outputs, as_bytes(truth)).differing_bytes
+
+
+def _attacked(sensor: Sensor, x: Array, made: Array, labels: Array, called: Array) -> Attacked:
+    stored = sensor.codes if sensor.steps else sensor.real
+    return Attacked(samples=stored(x), attacked=stored(made), labels=labels, called=called.astype(np.int64))
 
 
 def _score(right: Array, budget: str, *, believable: bool) -> Score:

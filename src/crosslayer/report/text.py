@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crosslayer.core.audit import Audit
-from crosslayer.core.robustness import Robustness
+from crosslayer.core.robustness import Alone, Robustness
 from crosslayer.core.score import Score
 from crosslayer.core.sheet import Sheet, Verdict
 from crosslayer.report.figures import SHARE, amount, between, interval, spell
@@ -51,6 +51,15 @@ def attack_tables(found: Robustness) -> tuple[Table, ...]:
             check.finding,
         )
     return attacks, checks
+
+
+def attack_alone_text(found: Alone) -> Text:
+    """What one attack leaves, in one sentence."""
+    return Text(
+        f"{amount(found.score.value, SHARE)} ({interval(found.score)}) left right by {found.attack} alone at "
+        f"{found.budget}; {amount(found.clean.value, SHARE)} without attack; {found.replayed} samples on the C, "
+        f"{found.differing} bytes differ. Other attacks may find more."
+    )
 
 
 def audit_tables(found: Audit) -> tuple[Table, ...]:
