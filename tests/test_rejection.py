@@ -295,6 +295,22 @@ def ends_in_floats() -> Design:
     return Design(graph=graph, target=load_target("stm32f769"), plan=plan_arena(graph))
 
 
+def test_features_that_cannot_be_are_refused() -> None:
+    features = rejection_of(knowing("maxpool1")).features
+    assert features is not None
+    for wrong in ({"centres": ()}, {"centres": ((1,),)}, {"weights": (1,) * 5}):
+        with pytest.raises(GraphError, match="need a centre for each class and a weight for each channel"):
+            replace(features, **wrong)
+    for wrong in ({"weights": (65536,) * 6}, {"centres": ((1 << 30,) * 6,)}):
+        with pytest.raises(GraphError, match="sums must lie within"):
+            replace(features, **wrong)
+    for statistic, given in ((Statistic.NEAREST, None), (Statistic.LARGEST, features)):
+        with pytest.raises(GraphError, match="the statistic nearest is of features"):
+            Rejection(statistic=statistic, threshold=0, features=given)
+    with pytest.raises(GraphError, match="other channels than fc1 has"):
+        check_plan(planned().graph, elsewhere(knowing("maxpool1"), "fc1"))
+
+
 def elsewhere(design: Design, after: str) -> Plan:
     """Its plan, with another feature map."""
     rejection = rejection_of(design)

@@ -164,6 +164,8 @@ def check_plan(graph: Graph, plan: Plan) -> Plan:
     features = None if plan.rejection is None else plan.rejection.features
     if features is not None and features.after not in feature_maps(graph, plan):
         raise GraphError(f"the plan rejects by {features.after}, which is never whole; run PlanArena again")
+    if features is not None and graph.types[features.after].shape[-1] != len(features.weights):
+        raise GraphError(f"the plan rejects by other channels than {features.after} has; run RejectUnknown again")
     spans = intervals(graph, plan.turns, plan.rings, plan.scratch)
     if plan.check is not None and plan.check.inferences > 1:
         spans = (*spans, Interval(name=CHECKED, bytes=WORD, born=0, dies=len(plan.turns)))

@@ -7,6 +7,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from crosslayer.core.errors import GraphError
 from crosslayer.core.graph.edit import without_unused
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
@@ -39,6 +40,13 @@ class Features:
     centres: tuple[tuple[int, ...], ...]
     weights: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        sums = [value for centre in self.centres for value in centre]
+        if not sums or {len(centre) for centre in self.centres} != {len(self.weights)}:
+            raise GraphError(f"features after {self.after} need a centre for each class and a weight for each channel")
+        if max(map(abs, sums)) >= 1 << 30 or not all(0 <= weight < 1 << 16 for weight in self.weights):
+            raise GraphError(f"features after {self.after}: sums must lie within ±2^30, weights in 0…65535")
+
     def nearest(self, codes: Array) -> npt.NDArray[np.int64]:
         """Minus the distance from the nearest class (batch,), of feature maps (batch, …, channels)."""
         sums = channel_sums(codes)
@@ -57,6 +65,10 @@ class Rejection:
     threshold: int
     features: Features | None = None
     """For the statistic `nearest`, and no other."""
+
+    def __post_init__(self) -> None:
+        if (self.statistic is Statistic.NEAREST) != (self.features is not None):
+            raise GraphError("the statistic nearest is of features, and no other is")
 
     def watched(self, graph: Graph) -> Graph:
         """The part of the network that computes what the statistic is of."""
