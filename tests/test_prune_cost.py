@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from crosslayer.core.design import weight_bytes
 from crosslayer.core.errors import InputError
 from crosslayer.core.fixed import Rounding
+from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.channels import layers, remove
 from crosslayer.core.graph.graph import verify
+from crosslayer.core.graph.ops import Concat, Softmax, Transpose
 from crosslayer.core.plan import Plan, peak_bytes
 from crosslayer.execute import reference
 from crosslayer.hardware.catalogue import load_target
@@ -201,6 +203,20 @@ def test_every_random_network_has_all_amounts(graph: object) -> None:
 
 def test_an_outline_is_a_verified_network() -> None:
     verify(outline(network("resnet8", (12, 12, 2), 5, 1)))
+
+
+def test_what_is_concatenated_with_shares_is_outlined_as_it_is_quantized() -> None:
+    b = Builder()
+    x = b.input("x", (2, 2, 4))
+    y = b.add(Transpose(permutation=(0, 1, 2)), b.add(Softmax(), x))
+    graph = b.graph(b.add(Concat(axis=2), y, x, y))
+    found = outline(graph)
+    verify(found)
+    ranges = dict.fromkeys((*graph.inputs, *(node.name for node in graph.nodes)), (-1.0, 1.0))
+    quantized = quantize(graph, ranges, Rounding.DOUBLE)
+    kinds = [[type(node.op).__name__ for node in each.nodes] for each in (found, quantized)]
+    assert kinds[0].count("Requantize") == 1
+    assert set(kinds[0]) == set(kinds[1])
 
 
 def test_fewer_channels_can_take_longer() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 
 from crosslayer.core.errors import GraphError, InputError
 from crosslayer.core.graph.edit import rewire, without_unused
-from crosslayer.core.graph.graph import Graph
+from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import TensorType
-from crosslayer.core.graph.ops import BatchNorm, Relu, Relu6
+from crosslayer.core.graph.ops import BatchNorm, Relu, Relu6, Requantize
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.plan import Plan, peak_bytes
 from crosslayer.core.quant import Array, Quant
@@ -62,26 +62,37 @@ def _amount(name: str, graph: Graph, whole: Graph, target: Target) -> float:
 def outline(graph: Graph) -> Graph:
     """A float network's int8 form as far as costs depend on it: its shapes, with ones for weights that are not zero.
 
-    Normalizations and rectifiers are taken to be folded into the layer before them.
+    Normalizations and rectifiers are taken to be folded into the layer before them; operands that must share a
+    code but do not are requantized, as quantization would.
     """
     renamed = {n.name: n.inputs[0] for n in graph.nodes if isinstance(n.op, (BatchNorm, Relu, Relu6))}
     nodes = tuple(node for node in graph.nodes if node.name not in renamed)
     slim = without_unused(rewire(replace(graph, nodes=nodes), renamed))
     codes: dict[str, Quant] = dict.fromkeys((*slim.inputs, *slim.constants), _CODE)
+    shapes = {name: kind.shape for name, kind in slim.types.items()}
+    whole: list[Node] = []
     for node in slim.nodes:
-        shapes = [slim.types[n].shape for n in node.inputs]
+        own = [shapes[n] for n in node.inputs]
         axis = node.op.channel_axis
         if axis is not None:
-            taps = Quant(bits=8, scale=_CODE.scale * shapes[1][axis], axis=axis)
+            taps = Quant(bits=8, scale=_CODE.scale * own[1][axis], axis=axis)
             codes |= {node.inputs[1]: taps, node.inputs[2]: bias_code(_CODE, taps)}
-        codes[node.name] = node.op.code([codes[n] for n in slim.activations(node)], shapes) or _CODE
-    types = {name: TensorType(shape=kind.shape, quant=codes[name]) for name, kind in slim.types.items()}
+        if not node.op.takes([codes[n] for n in slim.activations(node)], own):
+            parts = {n: f"{node.name}.part{i}" for i, n in enumerate(node.inputs) if codes[n] != _CODE}
+            whole += [Node(name=part, op=Requantize(), inputs=(n,)) for n, part in parts.items()]
+            codes |= dict.fromkeys(parts.values(), _CODE)
+            shapes |= {part: shapes[n] for n, part in parts.items()}
+            whole.append(replace(node, inputs=tuple(parts.get(n, n) for n in node.inputs)))
+        else:
+            whole.append(node)
+        codes[node.name] = node.op.code([codes[n] for n in slim.activations(whole[-1])], own) or _CODE
+    types = {name: TensorType(shape=shape, quant=codes[name]) for name, shape in shapes.items()}
     weights = {node.inputs[1] for node in slim.nodes if node.op.channel_axis is not None}
     constants: dict[str, Array] = {
         n: ((value != 0) if n in weights else np.zeros(value.shape)).astype(codes[n].dtype)
         for n, value in slim.constants.items()
     }
-    return replace(slim, types=types, constants=constants)
+    return replace(slim, nodes=tuple(whole), types=types, constants=constants)
 
 
 def _instructions(whole: Graph, target: Target) -> int:

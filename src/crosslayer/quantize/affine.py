@@ -11,7 +11,6 @@ from crosslayer.core.errors import GraphError
 from crosslayer.core.fixed import Rounding
 from crosslayer.core.graph.build import Builder
 from crosslayer.core.graph.graph import Graph, Node
-from crosslayer.core.graph.operation import Op, Shape
 from crosslayer.core.graph.ops import Concat, Constant, Requantize
 from crosslayer.core.graph.ops.products import bias_code
 from crosslayer.core.quant import Quant, bias_codes, weight_codes
@@ -84,7 +83,7 @@ def quantize(graph: Graph, ranges: Ranges, rounding: Rounding, precision: Precis
         inputs = [renamed[n] for n in graph.activations(node)]
         sources = [codes[n] for n in inputs]
         shapes = [graph.types[n].shape for n in node.inputs]
-        if not _agree(node.op, sources, shapes):
+        if not node.op.takes(sources, shapes):
             common = code_of(node.name)
             for i, source in enumerate(sources):
                 if source != common:
@@ -133,15 +132,6 @@ def _coded(builder: Builder, graph: Graph, node: Node, code: Quant) -> str:
     (value,) = node.inputs
     name = value if len(graph.users[value]) == 1 else f"{node.name}.value"
     return builder.constant(name, code.encode(graph.constants[value]), code)
-
-
-def _agree(op: Op, sources: list[Quant], shapes: list[Shape]) -> bool:
-    """Whether the operation takes operands of these codes."""
-    try:
-        op.code(sources, shapes)
-    except GraphError:
-        return False
-    return True
 
 
 def _joined(graph: Graph, ranges: Ranges) -> Ranges:

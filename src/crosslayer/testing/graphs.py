@@ -89,7 +89,7 @@ class Growth:
         """
         shapes = [*(self.shape(n) for n in inputs), *(c.shape for c in constants)]
         shape = op.infer(shapes)
-        if not _agree(op, [self._codes[n] for n in inputs], shapes) or len({self._wide(n) for n in inputs}) > 1:
+        if not op.takes([self._codes[n] for n in inputs], shapes) or len({self._wide(n) for n in inputs}) > 1:
             inputs = self._alike(inputs)
         codes = [self._codes[n] for n in inputs]
         stored = self._stored(op, codes, constants)
@@ -424,12 +424,3 @@ def _try(growth: Growth, row: Example, x: str) -> None:
             row.apply(growth, x)
         except GraphError:
             return
-
-
-def _agree(op: Op, codes: Codes, shapes: Sequence[Shape]) -> bool:
-    """Whether the operation takes operands of these codes."""
-    try:
-        op.code(codes, shapes)
-    except GraphError:
-        return False
-    return True

@@ -124,6 +124,15 @@ class Op(ABC):
         return None
 
     @final
+    def takes(self, codes: Sequence[Quant | None], shapes: Sequence[Shape]) -> bool:
+        """Whether activations of these codes go together; those that do not are to be requantized."""
+        try:
+            self.code(codes, shapes)
+        except GraphError:
+            return False
+        return True
+
+    @final
     def kernel_for(self, activations: Iterable[TensorType]) -> str:
         """The kernel for a node's activations and result, "" for a view. Raises `GraphError` if there is none."""
         codes = [kind.quant for kind in activations if kind.quant is not None]
