@@ -1,7 +1,7 @@
 """What is attacked, as an attacker sees it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import final
 
@@ -10,7 +10,7 @@ import numpy as np
 from crosslayer.attack.sensor import Sensor
 from crosslayer.core.bench import Executor
 from crosslayer.core.errors import InputError
-from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.outputs import logits_of, reconstructs
 from crosslayer.core.quant import Array
@@ -40,7 +40,7 @@ class Victim:
         """
         if reconstructs(graph):
             raise InputError("attacks need a classifier, and this network reconstructs its input; choose another")
-        cut = without_unused(replace(graph, outputs=(logits_of(graph),)))
+        cut = up_to(graph, logits_of(graph))
         quant = cut.types[cut.outputs[0]].quant
 
         def scores(real: Array) -> Array:

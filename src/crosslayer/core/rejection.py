@@ -1,6 +1,6 @@
 """When a classifier's firmware says that it does not know an input."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosslayer.core.errors import GraphError
-from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.quant import Array
 
@@ -96,8 +96,3 @@ def statistics(statistic: Statistic, codes: Array) -> npt.NDArray[np.int64]:
 def channel_sums(codes: Array) -> npt.NDArray[np.int64]:
     """(batch, channels): codes (batch, …, channels), summed over all positions."""
     return codes.reshape(len(codes), -1, codes.shape[-1]).sum(axis=1, dtype=np.int64)
-
-
-def up_to(graph: Graph, name: str) -> Graph:
-    """What computes one value of the graph."""
-    return without_unused(replace(graph, outputs=(name,)))

@@ -5,7 +5,6 @@ are prepared once and have no gradients.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast, final
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from crosslayer.core.errors import GraphError
-from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.graph import Graph, Node
 from crosslayer.core.graph.operation import TensorType
 from crosslayer.core.graph.ops import Activation, Add, Dequantize, GlobalMean, Mul, Quantize, Requantize
@@ -51,7 +50,7 @@ class Linearized:
 
     def __init__(self, graph: Graph, check: Callable[[Array], Array] | None = None) -> None:
         """Prepare the weights. The first batch is compared with what `check` says its logits are, if that is given."""
-        self._graph = without_unused(replace(graph, outputs=(logits_of(graph),)))
+        self._graph = up_to(graph, logits_of(graph))
         self._steps = {node.name: _step(self._graph, node) for node in self._graph.nodes}
         self._check = check
 

@@ -9,9 +9,10 @@ import numpy as np
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
 from crosslayer.core.errors import GraphError
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.plan import Plan, feature_maps
-from crosslayer.core.rejection import Features, Rejection, Statistic, channel_sums, up_to
+from crosslayer.core.rejection import Features, Rejection, Statistic, channel_sums
 from crosslayer.core.stage import Stage, check_parameters
 
 _HEAVIEST = 65535

@@ -10,7 +10,7 @@ import numpy as np
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design, weight_bytes
 from crosslayer.core.errors import GraphError, InputError
-from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.graph import Graph
 from crosslayer.core.graph.ops import Softmax
 from crosslayer.core.quant import Array, packed_bytes
@@ -131,14 +131,14 @@ class MixedPrecision(Stage):
         train = bench.data.train
         x = train.real(np.sort(bench.rng().permutation(len(train))[: self.samples]))
         logits = _logits(graph)
-        wanted = bench.executor(without_unused(replace(graph, outputs=(logits,))), x)
+        wanted = bench.executor(up_to(graph, logits), x)
 
         def error(weights: Assignment) -> float:
             precision = self._precision(weights, self.start.precision.activations)
             whole = quantize(graph, ranges, self.start.rounding, precision)
             code = whole.types[logits].quant
             assert code is not None
-            away = code.decode(bench.executor(without_unused(replace(whole, outputs=(logits,))), x)) - wanted
+            away = code.decode(bench.executor(up_to(whole, logits), x)) - wanted
             return float(np.mean(away.astype(np.float64) ** 2))
 
         full = dict.fromkeys(layers, self.most)

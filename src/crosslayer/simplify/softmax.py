@@ -5,7 +5,7 @@ from typing import Any, final
 
 from crosslayer.core.bench import Bench
 from crosslayer.core.design import Design
-from crosslayer.core.graph.edit import without_unused
+from crosslayer.core.graph.edit import up_to
 from crosslayer.core.graph.outputs import logits_of
 from crosslayer.core.stage import Stage
 
@@ -21,6 +21,6 @@ class DropSoftmax(Stage):
 
     def apply(self, design: Design, bench: Bench) -> tuple[Design, dict[str, Any]]:
         """The design that ends with its logits; notes: nodes that are gone."""
-        graph = without_unused(replace(design.graph, outputs=(logits_of(design.graph),)))
+        graph = up_to(design.graph, logits_of(design.graph))
         gone = len(design.graph.nodes) - len(graph.nodes)
         return replace(design, graph=graph, plan=None) if gone else design, {"nodes": gone}

@@ -52,6 +52,11 @@ def without_unused(graph: Graph) -> Graph:
     )
 
 
+def up_to(graph: Graph, name: str) -> Graph:
+    """What computes one value of the graph."""
+    return without_unused(replace(graph, outputs=(name,)))
+
+
 def between(graph: Graph, start: str, end: str) -> Graph:
     """What computes `end` from `start`, a value that all ways to it lead through."""
     names = [*graph.inputs, *(node.name for node in graph.nodes)]
